@@ -160,6 +160,7 @@ type GrantRequest struct {
 	Action  string   `json:"action,omitempty"`
 	Reuse   bool     `json:"reuse"`            // a live grant on the target will do
 	Resume  string   `json:"resume,omitempty"` // an earlier request's name
+	Extend  string   `json:"extend,omitempty"` // a live grant's name: For more on top of what it has left
 }
 
 // GrantAnswer holds one of both: the grant, or the request that must be answered first.
@@ -182,21 +183,27 @@ type Request struct {
 }
 
 type RequestSpec struct {
-	Kind      string        `json:"kind"`            // "grant" | "statement"
-	Principal string        `json:"principal"`       // ID of who asks
-	Name      string        `json:"name"`            // what people call them
-	Chain     []string      `json:"chain,omitempty"` // IDs that may not answer: requester, owner, whom it acts for
-	Target    string        `json:"target"`
-	Session   string        `json:"session,omitempty"`
-	Statement string        `json:"statement,omitempty"` // the exact text, shown to those who may answer
-	Params    []string      `json:"params,omitempty"`    // shown likewise
-	Digest    string        `json:"digest"`              // what an answer is bound to: sha256:hex
-	Facts     *policy.Facts `json:"facts,omitempty"`
-	Reason    string        `json:"reason,omitempty"`
-	Purpose   string        `json:"purpose,omitempty"`
-	Ticket    string        `json:"ticket,omitempty"`
-	For       Duration      `json:"for,omitempty"`
-	Cures     []Cure        `json:"cures"` // all must be answered
+	Kind      string   `json:"kind"`            // "grant" | "statement"
+	Principal string   `json:"principal"`       // ID of who asks
+	Name      string   `json:"name"`            // what people call them
+	Chain     []string `json:"chain,omitempty"` // IDs that may not answer: requester, owner, whom it acts for
+	Target    string   `json:"target"`
+	Session   string   `json:"session,omitempty"`
+	Statement string   `json:"statement,omitempty"` // the exact text, shown to those who may answer
+	Params    []string `json:"params,omitempty"`    // shown likewise
+	Digest    string   `json:"digest"`              // what an answer is bound to: RequestDigest of this spec
+	// Binding is sha256:hex over what else the statement is bound to and is not
+	// shown in words: resolved OIDs, role, search_path, settings, transaction
+	// position. It enters Digest.
+	Binding string        `json:"binding,omitempty"`
+	Facts   *policy.Facts `json:"facts,omitempty"`
+	Reason  string        `json:"reason,omitempty"`
+	Purpose string        `json:"purpose,omitempty"`
+	Ticket  string        `json:"ticket,omitempty"`
+	For     Duration      `json:"for,omitempty"`
+	Action  string        `json:"action,omitempty"` // of a grant: "schema" for a migration window
+	Grant   string        `json:"grant,omitempty"`  // the live grant that this one would extend
+	Cures   []Cure        `json:"cures"`            // all must be answered
 }
 
 // Cure is one question of a request: Quorum distinct people of Group must say yes to Rule.
@@ -219,12 +226,13 @@ type RequestStatus struct {
 }
 
 // Answer is one human's signed answer. Signature is over AnswerBytes by the
-// login's key (ECDSA P-256, ASN.1) or by an enrolled ssh key.
+// login's key (ECDSA P-256 with SHA-256, ASN.1): see Sign.
 type Answer struct {
 	Approve   bool     `json:"approve"`
 	Reason    string   `json:"reason,omitempty"`
 	Cures     []string `json:"cures,omitempty"` // rules answered; empty: every one that the caller may
 	Digest    string   `json:"digest"`          // RequestSpec.Digest, as the approver saw it
+	Salt      []byte   `json:"salt"`            // AnswerSaltSize random bytes, for ReasonCommitment
 	Signature []byte   `json:"signature"`
 }
 
@@ -239,6 +247,8 @@ type Approval struct {
 	Time        time.Time `json:"time"`
 	Digest      string    `json:"digest"`
 	Certificate string    `json:"certificate,omitempty"` // PEM leaf whose key signed
+	AllRules    bool      `json:"allRules,omitempty"`    // signed for every rule that they may answer
+	Salt        []byte    `json:"salt,omitempty"`        // of the commitment to Reason
 	Signature   []byte    `json:"signature"`
 }
 
