@@ -369,13 +369,14 @@ func (s *Session) ask(ctx context.Context, batch []policy.Statement, cures []pol
 func (s *Session) question(batch []policy.Statement, cures []policy.Cure) api.RequestSpec {
 	p := s.cfg.Principal
 	spec := api.RequestSpec{Kind: "statement", Principal: p.ID(), Name: p.Name, Chain: chain(p), Target: s.cfg.Target.Name,
-		Session: s.cfg.Name, Statement: batch[0].Text, Digest: Digest(p, s.cfg.Target.Name, batch), Facts: batch[0].Facts, Purpose: s.cfg.Purpose}
+		Session: s.cfg.Name, Grant: s.cfg.Grant, Statement: batch[0].Text, Binding: Binding(p, s.cfg.Target.Name, batch), Facts: batch[0].Facts, Purpose: s.cfg.Purpose}
 	for _, v := range batch[0].Params {
 		spec.Params = append(spec.Params, paramText(v))
 	}
 	for _, c := range cures {
 		spec.Cures = append(spec.Cures, api.Cure{Rule: c.Rule, Group: c.Group, Quorum: c.Quorum, Reason: c.Reason})
 	}
+	spec.Digest = api.RequestDigest(spec)
 	return spec
 }
 
@@ -403,11 +404,11 @@ func paramText(p policy.Param) string {
 	}
 }
 
-// Digest binds an approval to what was asked: who asks for whom, where, the
+// Binding ties an approval to what was asked: who asks for whom, where, the
 // bytes, the parameters, the relations that the names meant, role, search_path,
 // settings and the position in a transaction. Any difference asks again. The
 // form is a sequence of length-prefixed fields under SHA-256, "sha256:" and hex.
-func Digest(p policy.Principal, target string, batch []policy.Statement) string {
+func Binding(p policy.Principal, target string, batch []policy.Statement) string {
 	h := sha256.New()
 	var n [8]byte
 	field := func(b string) {

@@ -293,7 +293,7 @@ func TestVerdictsAreCachedOnlyWhereTheyMayBe(t *testing.T) {
 }
 
 // T36: what an approval is bound to.
-func TestT36_DigestChangesWithAllThatIsBound(t *testing.T) {
+func TestT36_BindingChangesWithAllThatIsBound(t *testing.T) {
 	alice := policy.Principal{Issuer: "dev", Subject: "alice"}
 	base := func() policy.Statement {
 		st := statement("DELETE FROM t", policy.Write)
@@ -302,9 +302,9 @@ func TestT36_DigestChangesWithAllThatIsBound(t *testing.T) {
 		st.Params = []policy.Param{{Value: []byte("1")}}
 		return st
 	}
-	want := Digest(alice, "clinic", []policy.Statement{base()})
-	if Digest(alice, "clinic", []policy.Statement{base()}) != want {
-		t.Fatal("the digest is not deterministic")
+	want := Binding(alice, "clinic", []policy.Statement{base()})
+	if Binding(alice, "clinic", []policy.Statement{base()}) != want {
+		t.Fatal("the binding is not deterministic")
 	}
 	changes := map[string]func(*policy.Statement){
 		"text":        func(s *policy.Statement) { s.Text = "DELETE FROM u" },
@@ -320,12 +320,12 @@ func TestT36_DigestChangesWithAllThatIsBound(t *testing.T) {
 	for name, change := range changes {
 		st := base()
 		change(&st)
-		if Digest(alice, "clinic", []policy.Statement{st}) == want {
-			t.Errorf("a changed %s leaves the digest as it was", name)
+		if Binding(alice, "clinic", []policy.Statement{st}) == want {
+			t.Errorf("a changed %s leaves the binding as it was", name)
 		}
 	}
-	if Digest(policy.Principal{Issuer: "dev", Subject: "mallory"}, "clinic", []policy.Statement{base()}) == want {
-		t.Error("another principal has the same digest")
+	if Binding(policy.Principal{Issuer: "dev", Subject: "mallory"}, "clinic", []policy.Statement{base()}) == want {
+		t.Error("another principal has the same binding")
 	}
 }
 
