@@ -369,7 +369,7 @@ func (s *Session) ask(ctx context.Context, batch []policy.Statement, cures []pol
 func (s *Session) question(batch []policy.Statement, cures []policy.Cure) api.RequestSpec {
 	p := s.cfg.Principal
 	spec := api.RequestSpec{Kind: "statement", Principal: p.ID(), Name: p.Name, Chain: chain(p), Target: s.cfg.Target.Name,
-		Session: s.cfg.Name, Grant: s.cfg.Grant, Statement: batch[0].Text, Binding: Binding(p, s.cfg.Target.Name, batch), Facts: batch[0].Facts, Purpose: s.cfg.Purpose}
+		Session: s.cfg.Name, Statement: batch[0].Text, Binding: Binding(p, s.cfg.Target.Name, batch), Facts: batch[0].Facts, Purpose: s.cfg.Purpose}
 	for _, v := range batch[0].Params {
 		spec.Params = append(spec.Params, paramText(v))
 	}
