@@ -70,9 +70,11 @@ type Info struct {
 	LogKey        string   `json:"logKey"` // the evidence log's note verifier key, pinned at login
 }
 
-// Issuer of human logins that the client may use.
+// Issuer of logins that the client may use. For workloads ClientID is the
+// audience that their assertions must have.
 type Issuer struct {
 	Name     string   `json:"name"`
+	Kind     string   `json:"kind,omitempty"` // human (default) | workload
 	URL      string   `json:"url"`
 	ClientID string   `json:"clientID"`
 	Scopes   []string `json:"scopes"`
