@@ -1,6 +1,12 @@
 package policy
 
-import "time"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Resource is one document that an organisation writes: a kind, a name, labels
 // and one of the specs below. Secrets never stand in a resource, only where
@@ -11,7 +17,8 @@ type Resource struct {
 	Metadata   Metadata `yaml:"metadata" json:"metadata"`
 	Spec       any      `yaml:"spec" json:"spec"` // *TargetSpec, *ClassificationSpec, …: by Kind
 
-	// Origin is the file and line that it was read from: "phi.yaml:12".
+	// Origin is the file and line that it was read from: "phi.yaml:12"; "" if
+	// it was made by a program.
 	Origin string `yaml:"-" json:"-"`
 }
 
@@ -33,15 +40,78 @@ const (
 	KindLegalHold      = "LegalHold"
 )
 
+// ID is kind and name, as errors and evidence name a resource: "Policy/engineers".
+func (r Resource) ID() string { return r.Kind + "/" + r.Metadata.Name }
+
 // Duration is a time.Duration written as "15m" in YAML and JSON. "0s" is set
 // and zero; a pointer to it tells unset from zero.
 type Duration time.Duration
+
+// String is the shortest form that reads back as the same duration: "1h30m",
+// not "1h30m0s".
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// MarshalText implements encoding.TextMarshaler, for JSON and YAML.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler. Negative durations are refused.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration: write a number and a unit, as in 15m, 8h or 1h30m", b)
+	}
+	if v < 0 {
+		return fmt.Errorf("duration %q is negative", b)
+	}
+	*d = Duration(v)
+	return nil
+}
 
 // Selector picks targets: by names, or by labels that must all match. The
 // empty selector picks none.
 type Selector struct {
 	Names       []string          `yaml:"names,omitempty" json:"names,omitempty"`
 	MatchLabels map[string]string `yaml:"matchLabels,omitempty" json:"matchLabels,omitempty"`
+}
+
+// Matches reports whether the selector picks a target of that name and labels.
+// Names and labels are alternatives: either may pick.
+func (s Selector) Matches(t TargetRef) bool {
+	if slices.Contains(s.Names, t.Name) {
+		return true
+	}
+	if len(s.MatchLabels) == 0 {
+		return false
+	}
+	for k, v := range s.MatchLabels {
+		if have, ok := t.Labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
+// Empty reports whether the selector picks nothing.
+func (s Selector) Empty() bool { return len(s.Names) == 0 && len(s.MatchLabels) == 0 }
+
+// labels are the selector's labels in the form "env=dev", sorted.
+func (s Selector) labels() []string { return labelNames(s.MatchLabels) }
+
+func labelNames(labels map[string]string) []string {
+	out := make([]string, 0, len(labels))
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		out = append(out, k+"="+labels[k])
+	}
+	return out
 }
 
 // TargetSpec says what is reached and how.
@@ -185,6 +255,10 @@ type ServiceSpec struct {
 // PolicySpec holds Cedar text.
 type PolicySpec struct {
 	Cedar string `yaml:"cedar" json:"cedar"`
+
+	// Line is the line of Origin's file on which Cedar's first line stands, 0
+	// if it was not read from a file.
+	Line int `yaml:"-" json:"-"`
 }
 
 // ExceptionSpec is a time-boxed exception to failing closed; it names its second evidence sink.
