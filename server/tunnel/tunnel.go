@@ -107,20 +107,37 @@ func Accept(ctx context.Context, conn net.Conn) (Hello, error) {
 }
 
 // Reply tells the client that the session may begin (nil) or why it may not.
-// The caller closes conn after an error. It blocks 10 s at most. A message too
-// long for the line is shortened.
+// After a refusal it waits, 2 s at most, until the client has read it: closing
+// a connection with unread bytes would throw the answer away. The caller then
+// closes conn. A message too long for the line is shortened.
 func Reply(conn net.Conn, refusal *api.Error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
-	return bounded(ctx, conn, func() error {
-		err := writeLine(conn, reply{Error: refusal})
-		if errors.Is(err, ErrTooLong) {
-			short := *refusal
-			short.Message, short.Hint = cut(short.Message), cut(short.Hint)
-			err = writeLine(conn, reply{Error: &short})
-		}
-		return err
-	})
+	if err := bounded(ctx, conn, func() error { return writeReply(conn, refusal) }); err != nil {
+		return fmt.Errorf("answer the tunnel's header: %w", err)
+	}
+	if refusal != nil {
+		linger(conn)
+	}
+	return nil
+}
+
+func writeReply(w io.Writer, refusal *api.Error) error {
+	err := writeLine(w, reply{Error: refusal})
+	if errors.Is(err, ErrTooLong) {
+		short := *refusal
+		short.Message, short.Hint = cut(short.Message), cut(short.Hint)
+		err = writeLine(w, reply{Error: &short})
+	}
+	return err
+}
+
+// linger lets a refused peer read its answer and drops what it still sends.
+func linger(conn net.Conn) {
+	if CloseWrite(conn) == nil && conn.SetReadDeadline(time.Now().Add(2*time.Second)) == nil {
+		// The end, a deadline or too much: in each case the connection is closed next.
+		_, _ = io.CopyN(io.Discard, conn, 64<<10)
+	}
 }
 
 // cut shortens s so that two of it, escaped six bytes a byte at worst, fit a line.
