@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/charmbracelet/bubbles/cursor"
 	"github.com/charmbracelet/bubbles/textinput"
 	"github.com/charmbracelet/bubbles/viewport"
 	tea "github.com/charmbracelet/bubbletea"
@@ -93,6 +94,7 @@ type queue struct {
 func newQueue(ctx context.Context, a Approvals, now func() time.Time) *queue {
 	in := textinput.New()
 	in.CharLimit = 500
+	in.Cursor.SetMode(cursor.CursorStatic)
 	return &queue{ctx: ctx, source: a, now: now, reason: in, detail: viewport.New(80, 10), width: 80, height: 24}
 }
 
