@@ -46,8 +46,11 @@ type catalogConfig struct {
 	// Eager is the least time between two readings that an unknown OID asks
 	// for, so that a client cannot make the server read without end; 0 is 200 ms.
 	Eager time.Duration
-	// LockTimeout bounds waiting for locks on pg_catalog itself; 0 is 2 s.
+	// LockTimeout bounds waiting for one lock on pg_catalog itself; 0 is 2 s.
+	// Timeout bounds a reading, login included (where no lock_timeout holds
+	// yet); 0 is 15 s.
 	LockTimeout time.Duration
+	Timeout     time.Duration
 	Baselines   Baselines // nil: remembered as long as the process lives
 	Now         func() time.Time
 }
@@ -71,6 +74,9 @@ func newCatalogs(c catalogConfig) *catalogs {
 	}
 	if c.LockTimeout == 0 {
 		c.LockTimeout = 2 * time.Second
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 15 * time.Second
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -206,11 +212,13 @@ func (c *catalog) usable(atLeast uint64) *snapshot {
 }
 
 func (c *catalog) read(ctx context.Context, connect connector) (*snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	defer cancel()
 	conn, err := connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer conn.Close(ctx)
 	return readSnapshot(ctx, conn, c.config.LockTimeout)
 }
 
@@ -306,7 +314,9 @@ func (r *relation) builtIn() bool { return r.oid < firstUserOID }
 
 // ancestors returns every table that this one is a partition or an inheritance
 // child of, nearest first.
-func (r *relation) ancestors() []*relation { return walk(r, func(x *relation) []*relation { return x.parents }) }
+func (r *relation) ancestors() []*relation {
+	return walk(r, func(x *relation) []*relation { return x.parents })
+}
 
 // descendants returns every partition and inheritance child.
 func (r *relation) descendants() []*relation {

@@ -173,14 +173,22 @@ func (b *baseline) learn(s *snapshot, tags []policy.Tag) bool {
 	return changed
 }
 
-// firstReading adds the tables that first has not seen. Those that are gone
-// stay: an older snapshot than the last may be looked at, and OIDs are used
-// again only after four thousand million others.
+// firstReading adds the tables that first has not seen, and drops those that
+// are gone. One with a higher OID than all that s knows is not gone: it was
+// made after s was read, and another goroutine or server has seen it.
 func (s *snapshot) firstReading(first map[uint32]int16) bool {
 	changed := false
+	newest := uint32(0)
 	for id, rel := range s.relations {
+		newest = max(newest, id)
 		if _, seen := first[id]; !seen && rel.table() && !rel.builtIn() {
 			first[id], changed = int16(len(rel.columns)), true
+		}
+	}
+	for id := range first {
+		if s.relations[id] == nil && id < newest {
+			delete(first, id)
+			changed = true
 		}
 	}
 	return changed
