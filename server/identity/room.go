@@ -579,6 +579,15 @@ func (r *Room) Current(name string) (policy.Principal, error) {
 	return l.Principal, nil
 }
 
+// Ends is when a login ends at the latest, however often it is renewed.
+func (r *Room) Ends(name string) (time.Time, error) {
+	l, err := r.lookup(context.Background(), name)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return l.Ends, nil
+}
+
 // Logout ends a login at once: no certificate of it is accepted any more. by
 // is who did it, reason why, in words for the people whose sessions end.
 func (r *Room) Logout(ctx context.Context, name string, by policy.Principal, source, reason string) error {
