@@ -39,6 +39,7 @@ const AnswerSaltSize = 32
 func RequestDigest(s RequestSpec) string {
 	b := make([]byte, 0, 512+len(s.Statement))
 	b = append(b, requestDomain...)
+	b = appendField(b, "salt", s.Salt)
 	b = appendField(b, "kind", s.Kind)
 	b = appendField(b, "principal", s.Principal)
 	b = appendField(b, "name", s.Name)

@@ -198,6 +198,7 @@ type RequestSpec struct {
 	// shown in words: resolved OIDs, role, search_path, settings, transaction
 	// position. It enters Digest.
 	Binding string        `json:"binding,omitempty"`
+	Salt    string        `json:"salt,omitempty"` // random, enters Digest: the evidence's copy of Digest tells nothing about the statement
 	Facts   *policy.Facts `json:"facts,omitempty"`
 	Reason  string        `json:"reason,omitempty"`
 	Purpose string        `json:"purpose,omitempty"`
