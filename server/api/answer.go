@@ -45,6 +45,7 @@ func RequestDigest(s RequestSpec) string {
 	b = appendField(b, "name", s.Name)
 	b = appendList(b, "chain", s.Chain)
 	b = appendField(b, "target", s.Target)
+	b = appendField(b, "source", s.Source)
 	b = appendField(b, "grant", s.Grant)
 	b = appendField(b, "action", s.Action)
 	b = appendField(b, "statement", s.Statement)

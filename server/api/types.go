@@ -191,6 +191,7 @@ type RequestSpec struct {
 	Chain     []string `json:"chain,omitempty"` // IDs that may not answer: requester, owner, whom it acts for
 	Target    string   `json:"target"`
 	Session   string   `json:"session,omitempty"`
+	Source    string   `json:"source,omitempty"`    // address that it was asked from
 	Statement string   `json:"statement,omitempty"` // the exact text, shown to those who may answer
 	Params    []string `json:"params,omitempty"`    // shown likewise
 	Digest    string   `json:"digest"`              // what an answer is bound to: RequestDigest of this spec

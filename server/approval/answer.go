@@ -24,7 +24,7 @@ import (
 // It returns the request as it stands afterwards, as that person may see it.
 func (r *Room) Answer(ctx context.Context, who policy.Principal, cert *x509.Certificate, name string, a api.Answer) (api.Request, error) {
 	q := r.find(name)
-	if q == nil || !r.sees(ctx, who, q.now.Load()) {
+	if q == nil {
 		return api.Request{}, r.goneFor(ctx, who, name)
 	}
 	q.step.Lock()
@@ -157,6 +157,9 @@ func (r *Room) answers(ctx context.Context, who policy.Principal, rec *record, r
 			return nil, refuse(api.ReasonDenied, fmt.Sprintf("you may not answer rule %q of request %s", rule, rec.Metadata.Name), "answer those that you may")
 		}
 	}
+	if len(may) == 0 && !r.sees(ctx, who, rec) {
+		return nil, refuse(api.ReasonDenied, "you may not answer request "+rec.Metadata.Name, "ask someone who may")
+	}
 	if len(may) == 0 {
 		if whyNot == nil {
 			whyNot = errors.New("it asks nothing of that name")
@@ -248,14 +251,14 @@ func (r *Room) mayBeLoud(principal string) bool {
 	return r.limiter(principal).AllowN(r.cfg.Now(), 1)
 }
 
-// goneFor answers who for a request that is not live, or not for their eyes.
+// goneFor answers who for a request that is no longer live.
 func (r *Room) goneFor(ctx context.Context, who policy.Principal, name string) error {
 	rec, err := r.past(ctx, name)
 	if err != nil {
 		return err
 	}
 	if !r.sees(ctx, who, rec) {
-		return refuse(api.ReasonNotFound, "there is no request "+name, "hoopctl get requests lists those that you may see")
+		return noRequest(name)
 	}
 	return conflict(name, rec)
 }

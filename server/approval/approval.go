@@ -84,8 +84,6 @@ type Config struct {
 	// Current is the principal with this ID as it is known now; its groups are
 	// asked again when an approval is used. An error means that it is no longer known.
 	Current func(ctx context.Context, id string) (policy.Principal, error)
-	// SeesAll says who sees every request: admins and auditors. Nil: nobody.
-	SeesAll func(policy.Principal) bool
 	// CheckText refuses words of a person that must not be kept, such as
 	// identifiers of patients. Nil: everything may be.
 	CheckText func(string) error
@@ -154,9 +152,6 @@ func (c *Config) defaults() {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
-	}
-	if c.SeesAll == nil {
-		c.SeesAll = func(policy.Principal) bool { return false }
 	}
 	if c.CheckText == nil {
 		c.CheckText = func(string) error { return nil }
@@ -538,24 +533,20 @@ func nameOf(rec *record, id string) string {
 	return id
 }
 
-// Withdraw takes a request back: its principal's right, and that of whoever
-// answers for it.
-func (r *Room) Withdraw(ctx context.Context, who policy.Principal, name, reason string) error {
-	q := r.find(name)
-	if q == nil || !r.sees(ctx, who, q.now.Load()) {
-		return r.goneFor(ctx, who, name)
-	}
-	if !inChain(who, q.now.Load()) {
-		return refuse(api.ReasonDenied, "only who asked may withdraw request "+name, "deny it with hoopctl deny")
-	}
-	if err := r.words(reason); err != nil {
+// Withdraw takes a request back: the right of who asked, and of who answers for
+// a service that asked.
+func (r *Room) Withdraw(ctx context.Context, who policy.Principal, name string) error {
+	rec, err := r.lookup(ctx, name)
+	if err != nil {
 		return err
 	}
-	said := "withdrawn by " + who.Name
-	if reason != "" {
-		said += ": " + reason
+	if !r.sees(ctx, who, rec) {
+		return noRequest(name)
 	}
-	return r.close(ctx, name, Withdrawn, said, "")
+	if !inChain(who, rec) {
+		return refuse(api.ReasonDenied, "only who asked may withdraw request "+name, "deny it with hoopctl deny")
+	}
+	return r.close(ctx, name, Withdrawn, "withdrawn by "+who.Name, "")
 }
 
 // Drop closes a request that can no longer lead to anything, as withdrawn by

@@ -12,22 +12,17 @@ import (
 )
 
 // List returns the requests that who may see, oldest first: what is live, and
-// what ended since then (zero: of late). Approvers see what they may answer,
-// admins and auditors all, others their own.
-func (r *Room) List(ctx context.Context, who policy.Principal, since time.Time) ([]api.Request, error) {
-	all := r.known()
-	if !since.IsZero() {
-		all = slices.DeleteFunc(all, func(rec *record) bool { return rec.Status.Phase != Pending && rec.Status.Phase != Approved })
-		err := r.cfg.Store.Each(ctx, docEnded, since, func(_ string, doc []byte) error {
-			rec, err := decode(doc)
-			all = append(all, rec)
-			return err
-		})
-		if err != nil {
-			return nil, err
+// what ended of late. Approvers see what they may answer, others their own; all
+// is for admins and auditors.
+func (r *Room) List(ctx context.Context, who policy.Principal, all bool) ([]api.Request, error) {
+	var out []api.Request
+	for _, rec := range r.known() {
+		if all || r.sees(ctx, who, rec) {
+			out = append(out, r.view(ctx, who, rec))
 		}
 	}
-	return r.visible(ctx, who, all), nil
+	slices.SortFunc(out, func(a, b api.Request) int { return number(a.Metadata.Name) - number(b.Metadata.Name) })
+	return out, nil
 }
 
 // known is every request in memory.
@@ -42,31 +37,19 @@ func (r *Room) known() []*record {
 	return all
 }
 
-func (r *Room) visible(ctx context.Context, who policy.Principal, all []*record) []api.Request {
-	var out []api.Request
-	for _, rec := range all {
-		if r.sees(ctx, who, rec) {
-			out = append(out, r.view(ctx, who, rec))
-		}
-	}
-	slices.SortFunc(out, func(a, b api.Request) int { return number(a.Metadata.Name) - number(b.Metadata.Name) })
-	// A request that ended between the two reads of memory and store is in both.
-	return slices.CompactFunc(out, func(a, b api.Request) bool { return a.Metadata.Name == b.Metadata.Name })
-}
-
 func number(name string) int {
 	n, _ := strconv.Atoi(strings.TrimPrefix(name, "r-"))
 	return n
 }
 
-// Get returns one request as who may see it.
-func (r *Room) Get(ctx context.Context, who policy.Principal, name string) (api.Request, error) {
+// Get returns one request as who may see it; all is for admins and auditors.
+func (r *Room) Get(ctx context.Context, who policy.Principal, name string, all bool) (api.Request, error) {
 	rec, err := r.lookup(ctx, name)
 	if err != nil {
 		return api.Request{}, err
 	}
-	if !r.sees(ctx, who, rec) {
-		return api.Request{}, refuse(api.ReasonNotFound, "there is no request "+name, "hoopctl get requests lists those that you may see")
+	if !all && !r.sees(ctx, who, rec) {
+		return api.Request{}, noRequest(name)
 	}
 	return r.view(ctx, who, rec), nil
 }
@@ -111,41 +94,9 @@ func (r *Room) Settled(ctx context.Context, kind string, since time.Time) ([]api
 	return out, err
 }
 
-// Watch calls emit with each request that who may see, as it stands; with nil
-// once that is done; and then with each change, until ctx ends or emit fails.
-// A change that is overtaken by the next before emit returns is left out.
-func (r *Room) Watch(ctx context.Context, who policy.Principal, emit func(*api.Request) error) error {
-	sent := map[string]int64{}
-	for first := true; ; first = false {
-		changed := r.Changed()
-		for _, req := range r.visible(ctx, who, r.known()) {
-			if sent[req.Metadata.Name] == req.Metadata.Version {
-				continue
-			}
-			sent[req.Metadata.Name] = req.Metadata.Version
-			if err := emit(&req); err != nil {
-				return err
-			}
-		}
-		if first {
-			if err := emit(nil); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
 // sees reports whether who may know of the request.
 func (r *Room) sees(ctx context.Context, who policy.Principal, rec *record) bool {
-	if inChain(who, rec) || r.cfg.SeesAll(who) {
-		return true
-	}
-	return slices.ContainsFunc(rec.Spec.Cures, func(c api.Cure) bool { return r.mayAnswer(ctx, who, rec, c) == nil })
+	return inChain(who, rec) || slices.ContainsFunc(rec.Spec.Cures, func(c api.Cure) bool { return r.mayAnswer(ctx, who, rec, c) == nil })
 }
 
 // view is the request as who may see it. The statement's text and parameters

@@ -183,7 +183,7 @@ func (r *Room) past(ctx context.Context, name string) (*record, error) {
 	doc, err := r.cfg.Store.Get(ctx, docEnded, name)
 	var q interface{ NotFound() bool }
 	if errors.As(err, &q) && q.NotFound() {
-		return nil, refuse(api.ReasonNotFound, "there is no request "+name, "hoopctl get requests lists those that you may see")
+		return nil, noRequest(name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("approval: %w", err)
@@ -214,6 +214,10 @@ func ended(name, phase, reason string) *api.Error {
 	default:
 		return says(api.ReasonPending, "waits for an answer", "hoopctl request wait "+name)
 	}
+}
+
+func noRequest(name string) *api.Error {
+	return refuse(api.ReasonNotFound, "there is no request "+name, "hoopctl get requests lists those that you may see")
 }
 
 func pending(rec *record) *api.Error { return ended(rec.Metadata.Name, Pending, "") }
