@@ -32,6 +32,9 @@ func (e *Error) BrokerReason() (api.Reason, bool) {
 	if !e.Broker() {
 		return "", false
 	}
+	if e.SQLState == "42501" && strings.HasPrefix(e.Detail, "pending") { // opened, and nobody waits for it
+		return api.ReasonPending, true
+	}
 	switch e.SQLState {
 	case "42501", "53400": // policy, a person's no, budget
 		return api.ReasonDenied, true

@@ -334,11 +334,11 @@ func (s *Session) request(a policy.Action) policy.Request {
 
 // ask writes the question down and waits for people.
 func (s *Session) ask(ctx context.Context, batch []policy.Statement, cures []policy.Cure, hold func(Hold)) ([]api.EventApproved, error) {
-	limit, code := s.cfg.HoldMax, CodeWithdrawn
+	limit := s.cfg.HoldMax
 	if batch[0].InTransaction {
-		limit, code = s.cfg.HoldInTransaction, CodeHold
+		limit = s.cfg.HoldInTransaction
 	}
-	held := &Refusal{Code: code, Message: fmt.Sprintf("nobody answered within %s", limit), Rules: rulesOf(cures),
+	held := &Refusal{Code: CodeHold, Message: fmt.Sprintf("nobody answered within %s", limit), Rules: rulesOf(cures),
 		Hint: "ask again, or ask ahead of time with hoopctl request --sql"}
 	wait, cancel := context.WithTimeoutCause(ctx, limit, held)
 	defer cancel()
@@ -365,7 +365,7 @@ func (s *Session) ask(ctx context.Context, batch []policy.Statement, cures []pol
 	}
 }
 
-// question is what approvers see, and the digest that their answer is bound to.
+// question is what approvers see, and what their answer is bound to besides.
 func (s *Session) question(batch []policy.Statement, cures []policy.Cure) api.RequestSpec {
 	p := s.cfg.Principal
 	spec := api.RequestSpec{Kind: "statement", Principal: p.ID(), Name: p.Name, Chain: chain(p), Target: s.cfg.Target.Name,
@@ -376,7 +376,6 @@ func (s *Session) question(batch []policy.Statement, cures []policy.Cure) api.Re
 	for _, c := range cures {
 		spec.Cures = append(spec.Cures, api.Cure{Rule: c.Rule, Group: c.Group, Quorum: c.Quorum, Reason: c.Reason})
 	}
-	spec.Digest = api.RequestDigest(spec)
 	return spec
 }
 
