@@ -83,10 +83,15 @@ func Stricter(a, b Class) Class {
 // it. Facts are immutable once made and shared between goroutines: they are
 // cached by text or shape.
 type Facts struct {
-	// Kind is the statement's command in capitals: SELECT, INSERT, UPDATE,
-	// DELETE, MERGE, COPY, CREATE TABLE, SET, BEGIN, … "" is an empty statement.
-	Kind  string `json:"kind"`
-	Class Class  `json:"class"`
+	// Kind is what the statement does to data: INSERT, UPDATE, DELETE or MERGE
+	// if any part of it does that (a WITH query, what EXPLAIN ANALYZE runs or
+	// PREPARE prepares), however it is wrapped; else its Command. "" is an
+	// empty statement.
+	Kind string `json:"kind"`
+	// Command is the statement's outermost command as its command tag names
+	// it: SELECT, EXPLAIN, PREPARE, COPY, CREATE TABLE, SET, BEGIN, …
+	Command string `json:"command"`
+	Class   Class  `json:"class"`
 
 	Tables           []string   `json:"tables,omitempty"`           // schema.table, as resolved (or as searched: see Unresolved)
 	Columns          []string   `json:"columns,omitempty"`          // schema.table.column read anywhere
@@ -120,6 +125,8 @@ type Facts struct {
 	// Lock is true if the statement takes row or table locks on purpose
 	// (FOR UPDATE, LOCK).
 	Lock bool `json:"lock,omitempty"`
+	// Limit is the outermost query's LIMIT if it is a constant; nil otherwise.
+	Limit *int64 `json:"limit,omitempty"`
 	// LiteralFree is true if no fact depends on the value of a literal or a
 	// parameter, so that the shape may stand for the text in a cache.
 	LiteralFree bool `json:"literalFree,omitempty"`
