@@ -2,7 +2,6 @@ package policy
 
 import (
 	_ "embed"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -117,15 +116,17 @@ func parseCedar(text string) (cedar.PolicyList, error) {
 // validate holds a policy to the schema, strictly. The errors are one for each finding.
 func (l *language) validate(p *cedar.Policy) []error {
 	err := l.validator.Policy("", (*ast.Policy)(p.AST()))
-	var joined interface{ Unwrap() []error }
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &joined):
-		return joined.Unwrap()
-	default:
-		return []error{err}
 	}
+	errs := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		errs = joined.Unwrap()
+	}
+	if len(errs) > 1 { // a name that is not known fits no action, either
+		errs = slices.DeleteFunc(errs, func(e error) bool { return strings.HasPrefix(e.Error(), "unable to find an applicable action") })
+	}
+	return errs
 }
 
 // annotation is one @key("value"), in the order written.
@@ -253,7 +254,7 @@ func named(p *cedar.Policy, each func(types.EntityUID)) {
 type cures struct {
 	approvals []string // literals in context.approvals.contains("…") that, alone or in a conjunction, make an unless true
 	limits    []int64  // N of context.rowLimit <= N, likewise
-	stray     []string // literals compared with approvals anywhere else: in when, under !, in other forms
+	stray     bool     // approvals are read anywhere else: in when, under !, in other forms
 }
 
 // curesOf reads the conditions of a policy. An unless clause is a disjunction;
@@ -284,7 +285,7 @@ func (c *cures) strays(n ast.IsNode) {
 	ast.Inspect(ast.NewNode(n), func(n ast.IsNode) bool {
 		if a, ok := n.(ast.NodeTypeAccess); ok {
 			if bit, ok := member(a.Arg, a.Value); ok && bit == attrApprovals {
-				c.stray = append(c.stray, "context.approvals")
+				c.stray = true
 			}
 		}
 		return true

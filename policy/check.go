@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -170,7 +171,8 @@ func (d *decoder) checkNames(field string, words []string, need bool) {
 }
 
 func (d *decoder) checkLabels(field string, labels map[string]string) {
-	for k, v := range labels {
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		v := labels[k]
 		if !validWord(k) || !validWord(v) {
 			d.at(field+"."+k, "%q is not a label: key and value are words without spaces, commas, colons, slashes, quotes or '='", k+"="+v)
 		}
@@ -338,7 +340,9 @@ func (d *decoder) checkClassification(s *ClassificationSpec) {
 }
 
 func (d *decoder) checkTag(at, tag, method string) {
-	d.checkNames(at+".tag", []string{tag}, true)
+	if !validWord(tag) {
+		d.at(at+".tag", "%q is not a tag: a word without spaces, commas, colons, slashes, quotes or '='", tag)
+	}
 	switch {
 	case method == "hash":
 		d.at(at+".mask", "hash is refused: anyone can hash all nine-digit numbers and look it up; use token (a keyed HMAC, joinable)")

@@ -64,6 +64,14 @@ func deny(rule, reason, hint string) Verdict {
 
 // ask makes a question of a request, or refuses it.
 func (s *Set) ask(r *Request) (*question, Verdict) {
+	if r.ObjectKind == "target" && r.Target.Name == "" {
+		// The caller knows the target by its name only.
+		named := *r
+		if named.Target, _, _ = s.Target(r.Object); named.Target.Name == "" {
+			named.Target.Name = r.Object
+		}
+		r = &named
+	}
 	if why := incomplete(r); why != "" {
 		return nil, deny(RuleRequest, why, "this is a fault of the broker; nothing was sent to the target")
 	}
@@ -93,7 +101,7 @@ func incomplete(r *Request) string {
 		return "the principal has no identity"
 	case r.Principal.Kind == Service && r.Principal.Name == "":
 		return "the service has no name"
-	case r.Target.Name == "" && r.ObjectKind != "server":
+	case r.Target.Name == "" && (class.known() || r.Action == Connect || r.Action == ViewUnmasked || r.ObjectKind == "" || r.ObjectKind == "target"):
 		return "no target is named"
 	case class.known() && (r.Statement == nil || r.Statement.Facts == nil):
 		return "there is no statement"
@@ -353,7 +361,7 @@ func (q *question) forbidden(r *rule, all []*rule) Verdict {
 		v.Reason = "rule " + r.id + " forbids it"
 	}
 	if r.limit > 0 && q.request.Statement != nil {
-		v.Hint = fmt.Sprintf("rule %s allows at most %d rows, and this statement has no bound on the rows that it reads; select rows instead of an aggregate, or add a key", r.id, r.limit)
+		v.Hint = fmt.Sprintf("rule %s allows %d rows, and no limit on rows bounds what this statement shows; select rows instead of an aggregate", r.id, r.limit)
 	}
 	return v
 }
@@ -377,16 +385,23 @@ func (q *question) principalName() string {
 	return q.principal.ID()
 }
 
-// doing is the request in words: "read on clinic".
+// doing is the request in words: "run write statements on clinic".
 func (q *question) doing() string {
 	on := q.request.Target.Name
-	if q.request.ObjectKind == "server" {
+	switch {
+	case q.request.ObjectKind == "server":
 		on = "the server"
+	case on == "":
+		on = strings.TrimSpace("any " + q.request.ObjectKind)
 	}
-	if q.request.Action == Connect {
+	switch a := q.request.Action; {
+	case a == Connect:
 		return "connect to " + on
+	case Class(a).known():
+		return "run " + string(a) + " statements on " + on
+	default:
+		return string(a) + " on " + on
 	}
-	return string(q.request.Action) + " on " + on
 }
 
 // permittedGroups are the groups that a permit for this action and target names.

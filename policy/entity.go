@@ -75,7 +75,10 @@ func (q *question) resourceEntity() {
 	r := q.request
 	q.entities.target = q.set.entityOf(&r.Target)
 	target := q.entities.target.UID
-	belongs := types.Entity{Parents: types.NewEntityUIDSet(target)}
+	var belongs types.Entity
+	if r.Target.Name != "" {
+		belongs.Parents = types.NewEntityUIDSet(target)
+	}
 	switch {
 	case r.Action == ViewUnmasked && r.Column != nil:
 		belongs.UID = types.NewEntityUID(typeColumn, types.String(r.Target.Name+"/"+r.Column.String()))

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// defaultGrantFor is the most that a grant lasts where no GrantRule says.
+const defaultGrantFor = time.Hour
+
 // GrantVerdict is the answer to who asks for a grant: the verdict of connect
 // under the GrantRule that fits. The zero value denies.
 type GrantVerdict struct {

@@ -12,9 +12,8 @@ import (
 )
 
 const (
-	maxQuorum       = 20
-	maxCureExpires  = 7 * 24 * time.Hour
-	defaultGrantFor = time.Hour
+	maxQuorum      = 20
+	maxCureExpires = 7 * 24 * time.Hour
 )
 
 // rule is one Cedar policy, as decisions use it. It is immutable.
@@ -119,6 +118,11 @@ func cedarError(err error) (line int, msg string) {
 		return 1, msg
 	}
 	what := strings.TrimSpace(strings.TrimPrefix(rest, at))
+	if _, found, ok := strings.Cut(what, "exact got "); ok {
+		if got, want, ok := strings.Cut(found, " want "); ok { // it has read on by one token
+			return n, fmt.Sprintf("not valid Cedar before column %s: found %q where %q belongs", col, got, want)
+		}
+	}
 	return n, "not valid Cedar at column " + col + ": " + what
 }
 
@@ -257,7 +261,7 @@ func maskProblem(method string) string {
 func (l *linter) cures(r *rule) {
 	c := curesOf(r.policy)
 	want := r.cure().Approval()
-	if r.approve != "" && r.forbid && !slices.Contains(c.approvals, want) {
+	if r.approve != "" && r.forbid && len(c.approvals) == 0 {
 		l.at(r, `@approve("%s") has no matching cure: the rule needs unless { context.approvals.contains("%s") }`, r.approve, want)
 	}
 	for _, a := range c.approvals {
@@ -270,10 +274,12 @@ func (l *linter) cures(r *rule) {
 			l.at(r, "is cured by the approval %q, but its annotations ask for %q", a, want)
 		}
 	}
-	if len(c.stray) > 0 {
+	if c.stray && !r.forbid {
+		l.at(r, "a permit must not depend on approvals: write a forbid with @approve")
+	} else if c.stray {
 		l.at(r, `context.approvals may only be read as unless { context.approvals.contains("%s") }`, want)
 	}
-	if r.limit > 0 && r.forbid && !slices.Contains(c.limits, r.limit) {
+	if r.limit > 0 && r.forbid && len(c.limits) == 0 {
 		l.at(r, `@row_limit("%d") has no matching cure: the rule needs unless { context has rowLimit && context.rowLimit <= %d }`, r.limit, r.limit)
 	}
 	for _, n := range c.limits {
@@ -357,15 +363,10 @@ func (l *linter) name(r *rule, e types.EntityUID, v *vocabulary, repeated bool) 
 	switch e.Type {
 	case typeLabel:
 		key, value, ok := strings.Cut(name, "=")
-		switch {
-		case !ok || key == "" || value == "":
+		if !ok || key == "" || value == "" {
 			l.at(r, "%q is not a label: write key=value, as in env=prod", name)
-		case !v.targets || v.labels[name] || repeated:
-		case r.forbid:
-			l.at(r, "no target carries the label %q%s and no other resource names it, so that this forbid would forbid nothing; if targets with it are still to come, name it in a GrantRule's or Classification's matchLabels",
-				name, didYouMean(name, keys(v.labels)))
-		default:
-			l.warnings = append(l.warnings, r.problem("no target carries the label %q%s", name, didYouMean(name, keys(v.labels))))
+		} else if v.targets && !v.labels[name] && !repeated {
+			l.unknownLabel(r, name, v)
 		}
 	case typeGroup:
 		near := v.misspelt(v.groups, name)
@@ -376,6 +377,26 @@ func (l *linter) name(r *rule, e types.EntityUID, v *vocabulary, repeated bool) 
 		default:
 			l.warnings = append(l.warnings, r.problem("group %q is named nowhere else; did you mean %q?", name, near))
 		}
+	}
+}
+
+// unknownLabel is about a label that nothing else in the set names. In a
+// forbid it is refused if its key is unknown or its value is one slip from one
+// that is known; else it may well be for targets to come.
+func (l *linter) unknownLabel(r *rule, name string, v *vocabulary) {
+	near := v.misspelt(v.labels, name)
+	known := slices.ContainsFunc(keys(v.labels), func(have string) bool {
+		key, _, _ := strings.Cut(have, "=")
+		return strings.HasPrefix(name, key+"=")
+	})
+	switch {
+	case near != "" && r.forbid:
+		l.at(r, "no target carries the label %q, so that this forbid would forbid nothing; did you mean %q?", name, near)
+	case !known && r.forbid:
+		l.at(r, "no target carries a label like %q, so that this forbid would forbid nothing; known labels are %s. If its targets are still to come, name it in a GrantRule's or Classification's matchLabels",
+			name, strings.Join(keys(v.labels), ", "))
+	default:
+		l.warnings = append(l.warnings, r.problem("no target carries the label %q%s", name, didYouMean(name, keys(v.labels))))
 	}
 }
 

@@ -195,14 +195,22 @@ type decoder struct {
 	file     string
 	lines    map[string]int
 	problems Problems
+	undone   int // of problems: those of fields that could not be decoded
 }
 
 func (d *decoder) add(line int, field, format string, args ...any) {
 	d.problems = append(d.problems, Problem{File: d.file, Line: line, Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
-// at reports a problem with a field that was read (or the nearest above it that was).
+// at reports a problem with the value of a field, on the line of the field or
+// of the nearest above it that was written. A field that could not be decoded
+// has been reported; what its lack leads to is not another problem.
 func (d *decoder) at(field, format string, args ...any) {
+	for _, p := range d.problems[:d.undone] {
+		if within(p.Field, field) || within(field, p.Field) {
+			return
+		}
+	}
 	line, f := 0, field
 	for {
 		if n, ok := d.lines[f]; ok {
@@ -217,6 +225,12 @@ func (d *decoder) at(field, format string, args ...any) {
 		f = f[:i]
 	}
 	d.add(line, field, format, args...)
+}
+
+// within reports whether field is outer or stands in it.
+func within(field, outer string) bool {
+	rest, ok := strings.CutPrefix(field, outer)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // head is a Resource before its kind is known.
@@ -252,8 +266,10 @@ func (d *decoder) resource(n *yaml.Node) Resource {
 		if p, ok := r.Spec.(*PolicySpec); ok {
 			p.Line = cedarLine(&h.Spec)
 		}
+		d.undone = len(d.problems)
 		d.check(&r)
 	}
+	slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Line - b.Line })
 	return r
 }
 
