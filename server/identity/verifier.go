@@ -148,7 +148,7 @@ func newVerifier(issuer Issuer, now func() time.Time) (*verifier, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 	}
-	throttled := &throttle{next: transport, limit: rate.NewLimiter(rate.Every(10*time.Second), 5)}
+	throttled := &throttle{next: transport, limit: rate.NewLimiter(rate.Every(10*time.Second), 5), now: now}
 	return &verifier{issuer: issuer, now: now, http: &http.Client{Timeout: providerTimeout, Transport: throttled}}, nil
 }
 
@@ -157,12 +157,15 @@ func newVerifier(issuer Issuer, now func() time.Time) (*verifier, error) {
 type throttle struct {
 	next  http.RoundTripper
 	limit *rate.Limiter
+	now   func() time.Time
 }
 
-var errThrottled = errors.New("its keys were asked for too often just now")
+// errThrottled ends a fetch. The keys were seen a moment ago, so a token that
+// none of them fits is taken for forged.
+var errThrottled = errors.New("no known key fits, and the provider was asked too often just now")
 
 func (t *throttle) RoundTrip(req *http.Request) (*http.Response, error) {
-	if !t.limit.Allow() {
+	if !t.limit.AllowN(t.now(), 1) {
 		return nil, errThrottled
 	}
 	return t.next.RoundTrip(req)
@@ -236,10 +239,10 @@ func (v *verifier) verify(ctx context.Context, raw string) (*token, error) {
 }
 
 // isUnreachable reports whether keys could not be fetched, so that a correct
-// token may be refused for it.
+// token may be refused for it. go-oidc passes causes on as text.
 func isUnreachable(err error) bool {
-	var timeout interface{ Timeout() bool }
-	return errors.Is(err, errThrottled) || strings.Contains(err.Error(), "fetching keys") || errors.As(err, &timeout) && timeout.Timeout()
+	text := err.Error()
+	return strings.Contains(text, "fetching keys") && !strings.Contains(text, errThrottled.Error())
 }
 
 // checkType refuses access tokens (RFC 9068) where a person's ID token is
