@@ -72,9 +72,17 @@ func (l *Log) commitPending() {
 		return
 	}
 	l.durable = c.after
+	l.publish()
 	l.mu.Unlock()
 	close(c.done)
 	l.settle(c)
+}
+
+// publish lets readers see how far the segments are durable. Called with the
+// lock held, by the committer.
+func (l *Log) publish() {
+	l.places[timeline] = place{l.leaves.number, l.leaves.end}
+	l.places[payload] = place{l.frames.number, l.frames.end}
 }
 
 // settle books a durable batch where the committer and the followers need it.
@@ -283,6 +291,7 @@ func (l *Log) reopen(c *commit) {
 	l.durable, l.next = c.after, c.after
 	l.durable.ticket, l.next.ticket = ticket, ticket
 	l.pending = newCommit(l.next)
+	l.publish()
 	l.cfg.Logger.Info("evidence recovered", "since", l.trouble.since, "refused", l.trouble.refused, "lost", l.trouble.lost)
 	l.state, l.trouble, l.clock.jumped = nil, trouble{}, 0
 }

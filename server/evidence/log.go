@@ -121,6 +121,7 @@ type Log struct {
 	trouble trouble
 	clock   clock
 	closed  bool
+	places  map[stream]place // how far each stream's current segment is durable
 
 	wake   chan struct{} // there is something to commit
 	urgent chan struct{} // somebody waits for it
@@ -138,6 +139,12 @@ type position struct {
 	leaves uint64
 	frames uint64
 	chain  [sha256.Size]byte // over the frames
+}
+
+// place is a point in a stream's segments.
+type place struct {
+	number uint64
+	end    int64
 }
 
 type span struct{ first, last uint64 }

@@ -266,6 +266,9 @@ func TestSearchAndFollow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := l.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
 	for name, q := range map[string]api.EventQuery{"verdict": {Verdict: "deny"}, "name": {Principal: "mallory"}, "table": {Table: "public.claims"},
 		"tag": {Tag: "phi"}, "approver": {Approver: "dev:bob"}} {
 		got, err := l.Search(ctx, q)

@@ -133,6 +133,8 @@ func (l *Log) begin(leaves, frames *recovered) error {
 	l.next = position{leaves: leaves.next, frames: frames.next, chain: frames.chain}
 	l.durable = l.next
 	l.pending = newCommit(l.next)
+	l.places = map[stream]place{}
+	l.publish()
 	l.sessions = leaves.open
 	if err := l.sayOpened(leaves, frames, clean); err != nil {
 		return errors.Join(err, l.leaves.release(), l.frames.release())

@@ -1,0 +1,162 @@
+package evidence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hoopctl/hoopctl/server/api"
+)
+
+// Source is an evidence folder as a reader sees it: on its own disk, or fetched
+// from a server. Both methods may be called by several goroutines.
+type Source interface {
+	// List names every file with its size, slash-separated, in any order.
+	List(ctx context.Context) ([]api.EvidenceFile, error)
+	// Open reads a file from its start. A file that is gone is an error that
+	// wraps fs.ErrNotExist.
+	Open(ctx context.Context, path string) (io.ReadCloser, error)
+}
+
+// Folder is the evidence in a folder of this machine.
+type Folder string
+
+// List implements Source.
+func (f Folder) List(ctx context.Context) ([]api.EvidenceFile, error) {
+	var files []api.EvidenceFile
+	err := filepath.WalkDir(string(f), func(name string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil || d.IsDir() {
+			return gone(err)
+		}
+		info, err := d.Info()
+		if err != nil {
+			return gone(err)
+		}
+		rel, err := filepath.Rel(string(f), name)
+		files = append(files, api.EvidenceFile{Path: filepath.ToSlash(rel), Size: info.Size()})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the evidence: %w", err)
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("list the evidence: %s holds no files", string(f))
+	}
+	return files, nil
+}
+
+// gone ignores files that a running server replaced meanwhile.
+func gone(err error) error {
+	var p *fs.PathError
+	if errors.Is(err, fs.ErrNotExist) && errors.As(err, &p) && strings.Contains(filepath.ToSlash(p.Path), "/tile/") {
+		return nil
+	}
+	return err
+}
+
+// Open implements Source.
+func (f Folder) Open(_ context.Context, name string) (io.ReadCloser, error) {
+	if !fs.ValidPath(name) {
+		return nil, fmt.Errorf("evidence file %q: %w", name, fs.ErrInvalid)
+	}
+	return os.Open(filepath.Join(string(f), filepath.FromSlash(name)))
+}
+
+// List implements Source for a running log: segments count only as far as they
+// are durable, and private files are left out. Wrapped keys are shown: they
+// open with an auditor's identity only.
+func (l *Log) List(ctx context.Context) ([]api.EvidenceFile, error) {
+	l.mu.Lock()
+	ends := map[string]int64{}
+	for _, s := range []stream{timeline, payload} {
+		if p := l.places[s]; p.number > 0 {
+			ends[s.dir()+"/"+segmentName(p.number)] = p.end
+		}
+	}
+	l.mu.Unlock()
+	files, err := Folder(l.cfg.Dir).List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	files = slices.DeleteFunc(files, func(f api.EvidenceFile) bool { return !published(f.Path) || l.beyond(f.Path, ends) })
+	for i := range files {
+		if end, ok := ends[files[i].Path]; ok {
+			files[i].Size = end
+		}
+	}
+	return files, nil
+}
+
+// beyond reports whether a segment is newer than the durable places in ends.
+func (l *Log) beyond(name string, ends map[string]int64) bool {
+	dir := path.Dir(name)
+	if dir != timeline.dir() && dir != payload.dir() {
+		return false
+	}
+	for place := range ends {
+		if path.Dir(place) == dir {
+			return name > place
+		}
+	}
+	return true
+}
+
+// Open implements Source for a running log: a segment ends where its last
+// durable batch does.
+func (l *Log) Open(_ context.Context, name string) (io.ReadCloser, error) {
+	if !fs.ValidPath(name) || !published(name) {
+		return nil, fmt.Errorf("evidence file %q: %w", name, fs.ErrNotExist)
+	}
+	f, err := os.Open(l.path(name))
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s, p := range l.places {
+		if name == s.dir()+"/"+segmentName(p.number) {
+			return limited{io.LimitReader(f, p.end), f}, nil
+		}
+	}
+	return f, nil
+}
+
+type limited struct {
+	io.Reader
+	io.Closer
+}
+
+// published reports whether a file belongs to the evidence that is shown.
+func published(name string) bool {
+	top, _, _ := strings.Cut(name, "/")
+	switch top {
+	case "checkpoint", timeline.dir(), payload.dir(), "tile":
+		return true
+	case "keys":
+		return path.Ext(name) == ".key"
+	}
+	return false
+}
+
+// readFile reads a whole file of a source.
+func readFile(ctx context.Context, src Source, name string, limit int64) ([]byte, error) {
+	f, err := src.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	b, err := readLimited(f, limit)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return b, nil
+}

@@ -1,0 +1,469 @@
+package evidence
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hoopctl/hoopctl/server/api"
+)
+
+// session records one small session from open to close.
+func session(t testing.TB, l *Log, name string, statements int) {
+	t.Helper()
+	ctx := context.Background()
+	appendWait(t, l, &api.Event{Kind: api.EventSessionOpen, Session: name, Target: "clinic", Name: "alice", Principal: "dev:u1"})
+	rec, err := l.Record(name, RecordOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range statements {
+		e := statement(i + 1)
+		e.Session = name
+		if e.Commitment, err = rec.Commit(fmt.Sprintf("SELECT name FROM patients WHERE id = %d", i), [][]byte{[]byte("7"), nil}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err = l.Append(e); err != nil {
+			t.Fatal(err)
+		}
+		_, first, err := rec.Frame('c', fmt.Appendf(nil, "row %d of %s", i, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, last, err := rec.Frame('c', bytes.Repeat([]byte("a row that compresses "), 50))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := &api.Event{Kind: api.EventOutcome, Session: name, Sequence: uint64(i + 1), Rows: 2, Status: "SELECT 2",
+			FramesFirst: first, FramesLast: last, FramesSHA256: rec.Digest(first, last)}
+		ticket, err := l.Append(out)
+		if err == nil {
+			err = l.Wait(ctx, ticket)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := rec.Close(); err != nil {
+		t.Fatal(err)
+	}
+	appendWait(t, l, &api.Event{Kind: api.EventSessionClose, Session: name, Reason: "client said goodbye"})
+}
+
+// closedHouse is a folder with some history, closed properly.
+func closedHouse(t testing.TB, statements int) (*house, string) {
+	t.Helper()
+	h := newHouse(t)
+	h.cfg.SegmentBytes = 16 << 10
+	l := h.open()
+	session(t, l, "s-1", statements)
+	session(t, l, "s-2", 2)
+	key := l.LogKey()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return h, key
+}
+
+func verify(t testing.TB, dir string, o Options) *Report {
+	t.Helper()
+	r, err := Verify(context.Background(), Folder(dir), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func want(t testing.TB, r *Report, s Status, words ...string) {
+	t.Helper()
+	text := fmt.Sprint(r.Problems)
+	if r.Status != s {
+		t.Errorf("status %s, want %s: %s", r.Status, s, text)
+	}
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			t.Errorf("no problem says %q: %s", w, text)
+		}
+	}
+}
+
+func TestVerifyIntact(t *testing.T) {
+	h, key := closedHouse(t, 300)
+	r := verify(t, h.cfg.Dir, Options{LogKey: key})
+	want(t, r, Intact)
+	if r.Leaves != r.Signed || r.Leaves < 600 || r.Frames < 900 || r.Sessions != 2 || len(r.Proved) == 0 || len(r.Unknown) == 0 {
+		t.Errorf("report %+v", r)
+	}
+	// the log goes on, and an earlier look holds it to what it said
+	l := h.open()
+	session(t, l, "s-3", 3)
+	if err := l.behind.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	live, err := Verify(context.Background(), l, Options{LogKey: key, Seen: [][]byte{r.Checkpoint}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, live, Intact)
+	want(t, verify(t, h.cfg.Dir, Options{LogKey: key, Fresh: time.Minute, Now: time.Now().Add(time.Hour)}), Stale)
+	if _, err := Verify(context.Background(), l, Options{}); err == nil {
+		t.Error("verified without a key")
+	}
+}
+
+// copyDir copies an evidence folder, so that each attack starts from the same.
+func copyDir(t testing.TB, from string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "evidence")
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// memory is a Source that lies in memory.
+type memory map[string][]byte
+
+func (m memory) List(context.Context) ([]api.EvidenceFile, error) {
+	var files []api.EvidenceFile
+	for name, b := range m {
+		files = append(files, api.EvidenceFile{Path: name, Size: int64(len(b))})
+	}
+	return files, nil
+}
+
+func (m memory) Open(_ context.Context, name string) (io.ReadCloser, error) {
+	b, ok := m[name]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+func load(t testing.TB, dir string) memory {
+	t.Helper()
+	m := memory{}
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, name)
+		if err == nil {
+			m[filepath.ToSlash(rel)], err = os.ReadFile(name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestT72_FlippedByteInAnyFile flips one bit at a time in every file of a
+// folder but the index, the keys and the lock: in each byte of small files and
+// of the first and last 200 of larger ones, in every 29th between.
+func TestT72_FlippedByteInAnyFile(t *testing.T) {
+	h := newHouse(t)
+	h.cfg.SegmentBytes = 4 << 10
+	l := h.open()
+	session(t, l, "s-1", 8)
+	for i := range 300 {
+		if _, err := l.Append(&api.Event{Kind: api.EventAdmin, Object: fmt.Sprint(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := l.LogKey()
+	l.Close()
+	files, flips := load(t, h.cfg.Dir), 0
+	check := func(o Options) Status {
+		r, err := Verify(context.Background(), files, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Status
+	}
+	if s := check(Options{LogKey: key}); s != Intact {
+		t.Fatalf("status %s before anything was flipped", s)
+	}
+	for name, content := range files {
+		if ext := filepath.Ext(name); ext == ".db" || ext == ".key" || ext == ".lock" {
+			continue
+		}
+		for i := 0; i < len(content); i++ {
+			if i == 200 && len(content) > 1000 {
+				i += (len(content) - 400) % 29
+			}
+			if i >= 200 && i < len(content)-200 && len(content) > 1000 {
+				i += 28
+			}
+			flips++
+			content[i] ^= 1 << (i % 8)
+			if check(Options{LogKey: key}) == Intact {
+				t.Errorf("flipping byte %d of %s is not told", i, name)
+			}
+			content[i] ^= 1 << (i % 8)
+		}
+	}
+	if s := check(Options{LogKey: key}); s != Intact {
+		t.Fatalf("status %s after all flips were undone", s)
+	}
+	t.Logf("%d bytes in %d files", flips, len(files))
+}
+
+// segmentsOf parses a stream's segments of a folder.
+func segmentsOf(t testing.TB, dir string, s stream) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, s.dir(), "*.log"))
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	return names
+}
+
+// rewrite lets an attacker change a segment's records, who then writes marks
+// with right checksums: no key is needed for that.
+func rewrite(t testing.TB, name string, s stream, change func(records []record) []record) {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, body, err := parseHeader(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := bytes.Clone(data[:body])
+	var all []record
+	var frames uint64
+	if _, _, err := parseSegment(data, s, func(_ segmentHeader, b *batch) error {
+		frames = b.frames
+		for _, r := range b.records {
+			all = append(all, record{kind: r.kind, body: bytes.Clone(r.body)})
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	m := mark{first: h.first, frames: frames}
+	var records []byte
+	for _, r := range change(all) {
+		records = appendRecord(records, r.kind, r.body)
+		if r.kind != recordOpen {
+			m.count++
+		}
+	}
+	if err := os.WriteFile(name, append(out, appendMark(records, m)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestT72_DetectionTable(t *testing.T) {
+	h, key := closedHouse(t, 40)
+	older := verify(t, h.cfg.Dir, Options{LogKey: key}).Checkpoint
+	yesterday := copyDir(t, h.cfg.Dir)
+	l := h.open()
+	session(t, l, "s-9", 3)
+	l.Close()
+	newer := verify(t, h.cfg.Dir, Options{LogKey: key}).Checkpoint
+	for _, c := range []struct {
+		name   string
+		attack func(dir string)
+		seen   []byte
+		status Status
+		words  string
+	}{
+		{"T72 edit a leaf", func(dir string) {
+			rewrite(t, segmentsOf(t, dir, timeline)[0], timeline, func(r []record) []record {
+				r[5].body = bytes.Replace(r[5].body, []byte("alice"), []byte("mallo"), 1)
+				return r
+			})
+		}, nil, Tampered, "do not give the root"},
+		{"T72 delete a leaf", func(dir string) {
+			rewrite(t, segmentsOf(t, dir, timeline)[0], timeline, func(r []record) []record { return append(r[:5:5], r[6:]...) })
+		}, nil, Tampered, "calls itself leaf"},
+		{"T72 swap two leaves", func(dir string) {
+			rewrite(t, segmentsOf(t, dir, timeline)[0], timeline, func(r []record) []record { r[5], r[6] = r[6], r[5]; return r })
+		}, nil, Tampered, "calls itself leaf"},
+		{"T72 cut the tail", func(dir string) {
+			names := segmentsOf(t, dir, timeline)
+			rewrite(t, names[len(names)-1], timeline, func(r []record) []record { return r[:len(r)-1] })
+		}, nil, Tampered, "the rest was cut off"},
+		{"T72 remove the last segment", func(dir string) {
+			names := segmentsOf(t, dir, timeline)
+			os.Remove(names[len(names)-1])
+		}, nil, Tampered, "the rest was cut off"},
+		{"T72 remove a segment in the middle", func(dir string) { os.Remove(segmentsOf(t, dir, timeline)[1]) }, nil, Tampered, "missing"},
+		{"T72 change a frame", func(dir string) {
+			rewrite(t, segmentsOf(t, dir, payload)[0], payload, func(r []record) []record { r[3].body[len(r[3].body)-1] ^= 1; return r })
+		}, nil, Tampered, "the recording was changed"},
+		{"T72 delete a frame", func(dir string) {
+			rewrite(t, segmentsOf(t, dir, payload)[0], payload, func(r []record) []record { return append(r[:3:3], r[4:]...) })
+		}, nil, Tampered, "where frame"},
+		{"T72 delete a whole recording", func(dir string) {
+			for _, n := range segmentsOf(t, dir, payload) {
+				os.Remove(n)
+			}
+		}, nil, Tampered, "not in the recordings"},
+		{"T72 another log's checkpoint", func(dir string) {
+			other, _ := closedHouse(t, 1)
+			b, _ := os.ReadFile(other.file("checkpoint"))
+			os.WriteFile(filepath.Join(dir, "checkpoint"), b, 0o600)
+		}, nil, Tampered, "not signed by"},
+		{"T72 an old checkpoint replayed, remembered by nobody", func(dir string) { os.WriteFile(filepath.Join(dir, "checkpoint"), older, 0o600) }, nil, Intact, ""},
+		{"T72 an old checkpoint replayed", func(dir string) { os.WriteFile(filepath.Join(dir, "checkpoint"), older, 0o600) }, newer, Tampered, "rolled back"},
+		{"T72 rolled back to yesterday, remembered by nobody", func(dir string) { replace(t, dir, yesterday) }, nil, Intact, ""},
+		{"T72 rolled back to yesterday", func(dir string) { replace(t, dir, yesterday) }, newer, Tampered, "rolled back"},
+		{"T72 no checkpoint", func(dir string) { os.Remove(filepath.Join(dir, "checkpoint")) }, nil, Incomplete, "there is none"},
+		{"T72 a tile removed", func(dir string) { os.RemoveAll(filepath.Join(dir, "tile")) }, nil, Intact, ""},
+		{"T72 a file slipped in", func(dir string) { os.WriteFile(filepath.Join(dir, "log", "x"), nil, 0o600) }, nil, Tampered, "does not belong"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := copyDir(t, h.cfg.Dir)
+			c.attack(dir)
+			o := Options{LogKey: key}
+			if c.seen != nil {
+				o.Seen = [][]byte{c.seen}
+			}
+			want(t, verify(t, dir, o), c.status, c.words)
+		})
+	}
+}
+
+func replace(t testing.TB, dir, with string) {
+	t.Helper()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(dir, os.DirFS(with)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestT72_RewrittenWithTheLogsOwnKey: the operator edits a leaf and signs anew.
+// Only who remembers an older checkpoint can tell.
+func TestT72_RewrittenWithTheLogsOwnKey(t *testing.T) {
+	h, key := closedHouse(t, 3)
+	seen := verify(t, h.cfg.Dir, Options{LogKey: key}).Checkpoint
+	l := h.open()
+	session(t, l, "s-9", 1)
+	l.Close()
+	for i, n := range segmentsOf(t, h.cfg.Dir, timeline) {
+		if i == 0 {
+			rewrite(t, n, timeline, func(r []record) []record {
+				for i := range r { // everywhere, or the lists of open sessions give it away
+					r[i].body = bytes.ReplaceAll(r[i].body, []byte(`"rows":2`), []byte(`"rows":1`))
+				}
+				return r
+			})
+		}
+	}
+	os.RemoveAll(h.file("tile"))
+	os.Remove(h.file("checkpoint"))
+	l = h.open()
+	l.Close()
+	want(t, verify(t, h.cfg.Dir, Options{LogKey: key}), Intact)
+	want(t, verify(t, h.cfg.Dir, Options{LogKey: key, Seen: [][]byte{seen}}), Tampered, "remembered checkpoint")
+}
+
+func TestT72_OpenRefusesWhatWasTampered(t *testing.T) {
+	h, _ := closedHouse(t, 20)
+	for name, attack := range map[string]func(dir string){
+		"T72 the tail cut": func(dir string) {
+			names := segmentsOf(t, dir, timeline)
+			rewrite(t, names[len(names)-1], timeline, func(r []record) []record { return r[:len(r)-1] })
+		},
+		"T72 the last segment removed": func(dir string) {
+			names := segmentsOf(t, dir, timeline)
+			os.Remove(names[len(names)-1])
+		},
+		"T72 an edited leaf": func(dir string) {
+			names := segmentsOf(t, dir, timeline)
+			rewrite(t, names[len(names)-1], timeline, func(r []record) []record {
+				r[len(r)-1].body = bytes.Replace(r[len(r)-1].body, []byte("node1"), []byte("node2"), 1)
+				return r
+			})
+		},
+		"T72 damage with whole batches after it": func(dir string) {
+			names := segmentsOf(t, dir, timeline)
+			data, _ := os.ReadFile(names[len(names)-1])
+			_, body, _ := parseHeader(data)
+			data[body+9] ^= 1
+			os.WriteFile(names[len(names)-1], data, 0o600)
+		},
+		"T72 the recordings removed": func(dir string) {
+			for _, n := range segmentsOf(t, dir, payload) {
+				os.Remove(n)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := h.cfg
+			cfg.Dir = copyDir(t, h.cfg.Dir)
+			attack(cfg.Dir)
+			before := listing(t, cfg.Dir)
+			l, err := Open(cfg)
+			if err == nil {
+				l.Close()
+				t.Fatal("opened")
+			}
+			if !strings.Contains(err.Error(), ErrTampered.Error()) {
+				t.Errorf("error %v", err)
+			}
+			if after := listing(t, cfg.Dir); after != before {
+				t.Errorf("Open changed the evidence:\n%s\n%s", before, after)
+			}
+		})
+	}
+}
+
+func listing(t testing.TB, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.HasSuffix(name, ".lock") {
+			return err
+		}
+		content, err := os.ReadFile(name)
+		fmt.Fprintf(&b, "%s %08x\n", strings.TrimPrefix(name, dir), crc32.ChecksumIEEE(content))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func FuzzSegment(f *testing.F) {
+	h := segmentHeader{stream: timeline, number: 1, node: "n", created: time.Unix(1, 0)}
+	head := h.append(nil)
+	good := appendMark(appendRecord(nil, recordLeaf, []byte(`{"v":1}`)), mark{count: 1})
+	f.Add(append(bytes.Clone(head), good...))
+	f.Add(append(append(bytes.Clone(head), good...), 0xff, 0xff, 0xff, 0xff, 'L'))
+	f.Add(binary.BigEndian.AppendUint32(head, 1<<31))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, s := range []stream{timeline, payload} {
+			next := uint64(0)
+			_, end, err := parseSegment(data, s, func(h segmentHeader, b *batch) error {
+				if next != 0 && b.first != next {
+					t.Fatal("batches do not follow on each other")
+				}
+				next = b.first + uint64(b.count)
+				return nil
+			})
+			if end > len(data) || err == nil && len(bytes.TrimRight(data[end:], "\x00")) > 0 {
+				t.Fatalf("end %d of %d, %v", end, len(data), err)
+			}
+		}
+		parseFrame(data)
+		entries(data, tileWidth, func(int, []byte) error { return nil })
+	})
+}
