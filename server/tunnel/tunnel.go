@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"github.com/hoopctl/hoopctl/server/api"
@@ -171,13 +172,16 @@ func bounded(ctx context.Context, conn net.Conn, f func() error) error {
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
-	if err != nil {
-		if ctx.Err() != nil {
-			return errors.Join(context.Cause(ctx), err)
-		}
+	switch {
+	case err == nil:
+		return conn.SetDeadline(time.Time{})
+	case ctx.Err() != nil:
+		return errors.Join(context.Cause(ctx), err)
+	case errors.Is(err, os.ErrDeadlineExceeded): // the connection's timer ran a moment before the context's
+		return errors.Join(context.DeadlineExceeded, err)
+	default:
 		return err
 	}
-	return conn.SetDeadline(time.Time{})
 }
 
 func writeLine(w io.Writer, v any) error {
