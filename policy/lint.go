@@ -207,6 +207,9 @@ func (r *rule) set(a annotation) string {
 		if strings.TrimSpace(a.value) == "" {
 			return "is empty: say why, to the person who is refused"
 		}
+		if hasControl(a.value) {
+			return "holds control characters"
+		}
 	case "approve":
 		r.approve = a.value
 		if !validGroup(a.value) {

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -78,6 +80,9 @@ func ParseResources(file string, content []byte) ([]Resource, error) {
 	if len(content) > maxResourceBytes {
 		return nil, Problems{{File: file, Message: fmt.Sprintf("has %d bytes; the most is %d", len(content), maxResourceBytes)}}
 	}
+	if !utf8.Valid(content) {
+		return nil, Problems{{File: file, Message: "is not UTF-8 text"}}
+	}
 	if strings.HasSuffix(file, ".cedar") {
 		return parseCedarFile(file, content)
 	}
@@ -115,6 +120,9 @@ func ParseResources(file string, content []byte) ([]Resource, error) {
 // MarshalResources writes resources as YAML documents that ParseResources
 // reads back as the same resources.
 func MarshalResources(resources []Resource) ([]byte, error) {
+	if len(resources) == 0 {
+		return nil, nil
+	}
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
 	enc.SetIndent(2)
@@ -136,6 +144,9 @@ func MarshalResources(resources []Resource) ([]byte, error) {
 func parseCedarFile(file string, content []byte) ([]Resource, error) {
 	name := strings.TrimSuffix(path.Base(strings.ReplaceAll(file, `\`, "/")), ".cedar")
 	d := decoder{file: file, lines: map[string]int{"metadata.name": 1, "spec.cedar": 1}}
+	if hasControl(string(content)) {
+		d.at("spec.cedar", "holds control characters")
+	}
 	r := Resource{APIVersion: APIVersion, Kind: KindPolicy, Metadata: Metadata{Name: name}, Origin: file + ":1",
 		Spec: &PolicySpec{Cedar: string(content), Line: 1}}
 	d.check(&r)
@@ -415,6 +426,10 @@ func (d *decoder) scalar(field string, n *yaml.Node, v reflect.Value) {
 			d.add(n.Line, field, "must be text, not %s: quote it, as in %q", kindName(n), n.Value)
 			return
 		}
+		if hasControl(n.Value) {
+			d.add(n.Line, field, "holds control characters")
+			return
+		}
 		v.SetString(n.Value)
 	case reflect.Bool:
 		b, err := strconv.ParseBool(n.Value)
@@ -433,6 +448,12 @@ func (d *decoder) scalar(field string, n *yaml.Node, v reflect.Value) {
 	default:
 		d.add(n.Line, field, "cannot hold a value")
 	}
+}
+
+// hasControl reports characters that would act on a terminal instead of being
+// shown: what is written here is printed to the people whom it is about.
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' && r != '\r' || r == utf8.RuneError })
 }
 
 func join(field, key string) string {
