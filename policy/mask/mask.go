@@ -1,7 +1,6 @@
-// Package mask turns a value into the value to show. Methods never change a
-// value's type: the output is legal for the PostgreSQL type it stands for, in
-// text and in binary, and within its typmod.
 package mask
+
+import "time"
 
 // Type is the wire type of a value: PostgreSQL's type OID, type modifier (-1
 // for none) and format.
@@ -18,6 +17,25 @@ type Type struct {
 type Rewriter interface {
 	// Rewrite appends to dst what to show in place of value and returns the
 	// extended dst. null true means NULL, and nothing is appended. value is
-	// never NULL: NULL stays NULL.
+	// never NULL: NULL stays NULL. value and dst do not overlap; value is not
+	// kept.
 	Rewrite(dst, value []byte) (out []byte, null bool)
+}
+
+// Settings are what a method needs beside the value.
+type Settings struct {
+	// Tag is the classification's tag ("phi"): tokens of different tags differ.
+	Tag string
+	// Keys make tokens. Without a secret, token is refused.
+	Keys Keys
+	// Today is the date of the session, from which "90 or older" is counted:
+	// the day on which a year of birth has to disappear moves with the
+	// calendar. Only its year, month and day count. The zero time makes year
+	// and age refuse.
+	Today time.Time
+}
+
+// Methods are the names that New knows, in the order in which help shows them.
+func Methods() []string {
+	return []string{"redact", "null", "last4", "token", "year", "zip3", "age", "domain"}
 }
