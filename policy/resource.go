@@ -143,7 +143,11 @@ type Credentials struct {
 	Mode         string     `yaml:"mode,omitempty" json:"mode,omitempty"` // static (default) | ephemeral | certificate
 	Username     string     `yaml:"username,omitempty" json:"username,omitempty"`
 	PasswordFrom SecretFrom `yaml:"passwordFrom,omitempty" json:"passwordFrom,omitzero"`
-	Roles        []string   `yaml:"roles,omitempty" json:"roles,omitempty"`
+	// CertFile and KeyFile are the PEM client certificate and its key, for mode
+	// certificate; both below the server's secretsDir.
+	CertFile string   `yaml:"certFile,omitempty" json:"certFile,omitempty"`
+	KeyFile  string   `yaml:"keyFile,omitempty" json:"keyFile,omitempty"`
+	Roles    []string `yaml:"roles,omitempty" json:"roles,omitempty"`
 }
 
 // SecretFrom says where a secret is to be found: exactly one field is set.

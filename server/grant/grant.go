@@ -109,7 +109,8 @@ type End struct {
 
 // Room is the room. Its methods are safe for concurrent use.
 type Room struct {
-	cfg Config
+	cfg      Config
+	settling sync.Mutex
 
 	mu      sync.RWMutex
 	live    map[string]*grant   // by name
@@ -190,7 +191,10 @@ func (r *Room) load(ctx context.Context) error {
 			r.owed[req.Metadata.Name] = req // pay finds out whether it was paid
 		}
 	}
-	return r.Sweep(ctx)
+	if err := r.Sweep(ctx); err != nil { // Run tries again; nothing expired is live meanwhile
+		r.cfg.Log.Error("grant: left undone at start", "error", err)
+	}
+	return nil
 }
 
 func decode(doc []byte) (*record, error) {

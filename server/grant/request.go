@@ -356,6 +356,8 @@ func (r *Room) resume(ctx context.Context, who policy.Principal, name string) (a
 // settle makes grants of approved requests, and of those that were used before
 // the server could finish.
 func (r *Room) settle(ctx context.Context) error {
+	r.settling.Lock() // two at once could both find a grant unpaid
+	defer r.settling.Unlock()
 	approved, err := r.cfg.Approvals.Settled(ctx, askedKind, time.Time{})
 	errs := []error{err}
 	for _, req := range approved {
