@@ -167,7 +167,7 @@ type yearText struct {
 func (m *yearText) Rewrite(dst, value []byte) ([]byte, bool) {
 	value = bytes.TrimSpace(value)
 	day, ok := parseISO(value)
-	if !ok {
+	if !ok || !m.fit.holds(6) {
 		return m.otherwise.Rewrite(dst, value)
 	}
 	if day.generalize(m.oldest) == 1900 {

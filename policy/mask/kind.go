@@ -171,10 +171,17 @@ func placeholder(t Type, k kind) Rewriter {
 	return nothing{}
 }
 
+// longest bounds what a typmod may make us write for one value: a hostile
+// target could announce char(10485760) and send rows of nothing.
+const longest = 8192
+
 // bits is a bit string of the length that the column demands: its typmod is
 // the length itself.
 func bits(t Type) Rewriter {
 	n := max(int(t.Typmod), 1)
+	if n > longest {
+		return nothing{}
+	}
 	if !t.Binary {
 		return constant(strings.Repeat("0", n))
 	}
@@ -216,8 +223,9 @@ type fit struct {
 }
 
 func fitOf(t Type) fit {
-	if (t.OID == oidVarchar || t.OID == oidBpchar) && t.Typmod >= 4 {
-		return fit{max: int(t.Typmod) - 4, pad: t.OID == oidBpchar}
+	if (t.OID == oidVarchar || t.OID == oidBpchar) && t.Typmod > 4 {
+		n := int(t.Typmod) - 4
+		return fit{max: n, pad: t.OID == oidBpchar && n <= longest} // PostgreSQL itself pads what comes short
 	}
 	return fit{}
 }

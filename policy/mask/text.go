@@ -23,7 +23,7 @@ func (m *last4) Rewrite(dst, value []byte) ([]byte, bool) {
 		}
 		i += n
 	}
-	if signs < 8 {
+	if signs < 8 || !m.fit.holds(utf8.RuneCount(value)) {
 		return m.otherwise.Rewrite(dst, value)
 	}
 	chars := 0
@@ -71,7 +71,10 @@ func (m *domain) Rewrite(dst, value []byte) ([]byte, bool) {
 	behind := utf8.RuneCount(value[at:])
 	front := stars
 	if !m.fit.holds(len(front) + behind) {
-		front = "*" // there was a character before the @, so that one fits
+		front = "*" // there is a character before the @, so that one fits
+	}
+	if !m.fit.holds(len(front) + behind) {
+		return m.otherwise.Rewrite(dst, value)
 	}
 	dst = append(append(dst, front...), value[at:]...)
 	return m.fit.fill(dst, len(front)+behind), false
@@ -86,7 +89,7 @@ type ageText struct {
 func (m *ageText) Rewrite(dst, value []byte) ([]byte, bool) {
 	value = bytes.TrimSpace(value)
 	age, ok := decimal(value)
-	if !ok {
+	if !ok || !m.fit.holds(len(value)) {
 		return m.otherwise.Rewrite(dst, value)
 	}
 	if age < 90 {
