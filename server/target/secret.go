@@ -222,7 +222,7 @@ func (r *Room) command(ctx context.Context, target string, argv []string) (strin
 	cmd.Stdout, cmd.Stderr = out, said
 	err := cmd.Run()
 	if err != nil {
-		r.cfg.Log.Error("target: the command for a password failed", "target", target, "command", argv[0], "error", err, "stderr", strings.TrimSpace(said.String()))
+		r.cfg.Log.Error("target: the command for a password failed", "target", target, "command", argv[0], "error", err, "stderr", strings.TrimSpace(string(said.kept)))
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -232,25 +232,24 @@ func (r *Room) command(ctx context.Context, target string, argv []string) (strin
 	case out.over:
 		return "", fmt.Errorf("command %s printed more than %d bytes", argv[0], maxSecret)
 	}
-	v, err := text(out.Bytes())
+	v, err := text(out.kept)
 	if err != nil {
 		return "", fmt.Errorf("what command %s printed: %w", argv[0], err)
 	}
 	return v, nil
 }
 
-// bounded keeps the first max bytes and swallows the rest.
+// bounded keeps the first max bytes and swallows the rest. It has no ReadFrom:
+// io.Copy would read past the bound through it.
 type bounded struct {
-	bytes.Buffer
+	kept []byte
 	max  int
 	over bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := b.max - b.Len(); len(p) > room {
-		b.over = true
-		b.Buffer.Write(p[:room])
-		return len(p), nil
-	}
-	return b.Buffer.Write(p)
+	keep := min(len(p), b.max-len(b.kept))
+	b.kept = append(b.kept, p[:keep]...)
+	b.over = b.over || keep < len(p)
+	return len(p), nil
 }

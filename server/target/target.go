@@ -339,11 +339,9 @@ func (r *Room) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 func dialFirst(ctx context.Context, addrs []netip.Addr, port string) (net.Conn, error) {
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4}}
 	var errs []error
+	end, _ := ctx.Deadline() // Dial has set one
 	for i, a := range addrs {
-		share, cancel := context.WithCancel(ctx)
-		if end, ok := ctx.Deadline(); ok {
-			share, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(addrs)-i))
-		}
+		share, cancel := context.WithTimeout(ctx, time.Until(end)/time.Duration(len(addrs)-i))
 		conn, err := d.DialContext(share, "tcp", net.JoinHostPort(a.String(), port))
 		cancel()
 		if err == nil {
