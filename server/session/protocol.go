@@ -187,6 +187,9 @@ type Outcome struct {
 	Masked   []MaskedColumn
 	// Unknown: the connection to the target was lost before the answer was whole.
 	Unknown bool
+	// NotRun: it was admitted, but the target never ran it (an earlier statement
+	// of its message or pipeline failed, or the client did not execute it).
+	NotRun bool
 }
 
 // MaskedColumn is what happened to one column of one result.

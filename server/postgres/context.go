@@ -1,0 +1,437 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/hoopctl/hoopctl/policy"
+	"github.com/hoopctl/hoopctl/server/session"
+)
+
+// contextQuery reads what names depend on. Everything in it is qualified: the
+// client may have put anything in its search_path. The first statement answers
+// with the role, the second with the schemas that are searched, in order.
+const contextQuery = "SELECT current_user::pg_catalog.text; SELECT pg_catalog.unnest(pg_catalog.current_schemas(true))::pg_catalog.text"
+
+// sqlContext is what the text of a session's statements means: it changes with
+// SET, and back with ROLLBACK.
+type sqlContext struct {
+	mu       sync.Mutex
+	old      atomic.Bool // role or search_path may have changed: read them again
+	touched  bool        // … in a transaction that may still roll back
+	role     string
+	path     []string
+	temp     bool // there are temporary objects: names and columns may not be the catalogue's
+	dirty    bool // DDL in a transaction that is not committed
+	settings map[string]string
+	serial   uint64 // counts changes of role and path
+
+	prepared map[string]*policy.Facts // by PREPARE
+	cursors  map[string]*policy.Facts // by DECLARE
+
+	resolved map[resolvedKey]*resolvedFacts
+}
+
+type resolvedKey struct {
+	facts  *policy.Facts
+	serial uint64
+}
+
+type resolvedFacts struct {
+	facts     *policy.Facts
+	relations []uint32
+	version   uint64 // of the catalogue
+}
+
+// maxResolved bounds a session's cache of resolved names.
+const maxResolved = 256
+
+func (x *sqlContext) stale() bool { return x.old.Load() }
+
+// read takes the rows of contextQuery. current_schemas leads with pg_catalog
+// and the temporary schema where PostgreSQL searches them.
+func (x *sqlContext) read(rows [][]string) error {
+	if len(rows) < 1 || len(rows[0]) != 1 {
+		return errors.New("the target did not tell the session's role")
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.role, x.path, x.temp = rows[0][0], nil, false
+	for _, row := range rows[1:] {
+		if len(row) == 1 {
+			x.path = append(x.path, row[0])
+			x.temp = x.temp || strings.HasPrefix(row[0], "pg_temp_")
+		}
+	}
+	x.serial++
+	x.resolved = nil
+	x.old.Store(false)
+	return nil
+}
+
+// readContext reads it for the first time, before the connection is taken over.
+func (c *conn) readContext(ctx context.Context, pg *pgconn.PgConn) error {
+	results, err := pg.Exec(ctx, contextQuery).ReadAll()
+	if err != nil {
+		return fmt.Errorf("read the session's role and search_path: %w", err)
+	}
+	var rows [][]string
+	for _, r := range results {
+		for _, row := range r.Rows {
+			rows = append(rows, []string{string(row[0])})
+		}
+	}
+	c.context.prepared, c.context.cursors = map[string]*policy.Facts{}, map[string]*policy.Facts{}
+	return c.context.read(rows)
+}
+
+// meaningful are the reported settings that change what a text means.
+var meaningful = []string{"DateStyle", "IntervalStyle", "TimeZone", "client_encoding", "standard_conforming_strings"}
+
+// reported notes a ParameterStatus. It fails if statements can no longer be
+// read as PostgreSQL reads them.
+func (c *conn) reported(name, value string) error {
+	x := &c.context
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	c.up.params[name] = value
+	if slices.Contains(meaningful, name) {
+		x.settings = nil
+	}
+	switch name {
+	case "standard_conforming_strings":
+		if value != "on" {
+			return pinBroken(name, value)
+		}
+	case "client_encoding":
+		if unsafeEncoding(value) {
+			return pinBroken(name, value)
+		}
+	}
+	return nil
+}
+
+func pinBroken(name, value string) error {
+	return &session.Refusal{Code: session.CodePolicy, Fatal: true, Message: fmt.Sprintf("%s became %s, under which statements cannot be read safely", name, value),
+		Hint: "leave this setting as it is"}
+}
+
+// meaning returns the settings for statements; the map is never changed.
+func (c *conn) meaning() map[string]string {
+	x := &c.context
+	if x.settings == nil {
+		x.settings = make(map[string]string, len(meaningful))
+		for _, name := range meaningful {
+			if v, ok := c.up.params[name]; ok {
+				x.settings[name] = v
+			}
+		}
+	}
+	return x.settings
+}
+
+// source is whose text makes a statement's rows, nil if that is not known.
+func (c *conn) source(f *policy.Facts) *policy.Facts {
+	switch f.Kind {
+	case "EXECUTE":
+		return c.preparedFacts(f.Prepared)
+	case "FETCH", "MOVE":
+		c.context.mu.Lock()
+		defer c.context.mu.Unlock()
+		return c.context.cursors[f.Cursor]
+	}
+	return f
+}
+
+// understand turns a text into statements whose names are resolved.
+func (q *requests) understand(text string) ([]policy.Statement, error) {
+	facts, err := q.c.room.config.Parser.Facts(q.c.ctx, q.c.principal.ID(), text)
+	if err != nil {
+		return nil, q.unparsed(text, err)
+	}
+	empty := func(f *policy.Facts) bool { return f.Kind == "" }
+	if slices.ContainsFunc(facts, empty) {
+		facts = slices.DeleteFunc(slices.Clone(facts), empty) // the parser's own is shared
+	}
+	return q.statements(text, facts, nil)
+}
+
+// unparsed is the refusal of a text that is not understood. The attempt is
+// written down: it is a statement of no class, which every policy denies.
+func (q *requests) unparsed(text string, err error) error {
+	attempt := policy.Statement{Facts: &policy.Facts{Kind: "UNPARSED", End: len(text)}, Text: text, Statements: 1, Database: q.c.database}
+	if recorded := q.c.gate.Check(q.c.ctx, []policy.Statement{attempt}); recorded != nil {
+		var r *session.Refusal
+		if !errors.As(recorded, &r) || r.Fatal || r.Code != session.CodePolicy {
+			return recorded
+		}
+	}
+	r := &session.Refusal{Code: session.CodeUnavailable, Message: "the statement could not be parsed now", Hint: "try again"}
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		r.Code, r.Message, r.Hint = session.Code(codeSQLState+state.SQLState()), err.Error(), ""
+	} else {
+		q.c.room.log.Error("parser failed", "session", q.c.name, "error", err)
+	}
+	var position interface{ Position() int }
+	if errors.As(err, &position) {
+		r.Position = position.Position()
+	}
+	var hint interface{ Hint() string }
+	if errors.As(err, &hint) {
+		r.Hint = hint.Hint()
+	}
+	return r
+}
+
+// statements resolves the names of a batch and puts each fact into its place.
+func (q *requests) statements(text string, facts []*policy.Facts, params []policy.Param) ([]policy.Statement, error) {
+	if err := q.settle(); err != nil {
+		return nil, err
+	}
+	if len(facts) == 0 {
+		return nil, nil
+	}
+	if err := q.ordered(facts); err != nil {
+		return nil, err
+	}
+	c := q.c
+	inTransaction := q.inTransaction()
+	batch := make([]policy.Statement, len(facts))
+	for i, f := range facts {
+		if err := q.pins(f); err != nil {
+			return nil, err
+		}
+		if err := q.copyRefusal(f); err != nil {
+			return nil, err
+		}
+		known, relations, err := c.resolve(c.executed(f))
+		if err != nil {
+			return nil, err
+		}
+		c.context.mu.Lock()
+		batch[i] = policy.Statement{Facts: known, Text: text, Params: params, Statements: len(facts), InTransaction: inTransaction,
+			Database: c.database, Role: c.context.role, SearchPath: c.context.path, Settings: c.meaning(), Resolved: relations}
+		c.context.mu.Unlock()
+		switch f.Transaction {
+		case "begin":
+			inTransaction = true
+		case "commit", "rollback", "prepare":
+			inTransaction = false
+		}
+	}
+	return batch, nil
+}
+
+// executed gives an EXECUTE the facts of what it runs. What is not known
+// stays as strict as the parser found it.
+func (c *conn) executed(f *policy.Facts) *policy.Facts {
+	if f.Kind != "EXECUTE" {
+		return f
+	}
+	inner := c.preparedFacts(f.Prepared)
+	if inner == nil {
+		return f
+	}
+	merged := *inner
+	merged.Kind, merged.Prepared, merged.LiteralFree = f.Kind, f.Prepared, false
+	merged.Start, merged.End, merged.Shape, merged.Fingerprint = f.Start, f.End, f.Shape, f.Fingerprint
+	return &merged
+}
+
+// preparedFacts are those of the statement of that name, made by PREPARE or by
+// Parse: the names are the same to PostgreSQL. nil if there is none.
+func (c *conn) preparedFacts(name string) *policy.Facts {
+	c.context.mu.Lock()
+	inner := c.context.prepared[name]
+	c.context.mu.Unlock()
+	if inner != nil {
+		return inner
+	}
+	l := c.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.statements[name]; s != nil && !s.open && s.is != nil && len(s.is.facts) == 1 {
+		return s.is.facts[0]
+	}
+	return nil
+}
+
+// ordered refuses a text in which names depend on a statement before them:
+// they would be decided by what they mean now, not by what they will mean.
+func (q *requests) ordered(facts []*policy.Facts) error {
+	changed := ""
+	for _, f := range facts {
+		if changed != "" && (len(f.Relations) > 0 || len(f.Functions) > 0) {
+			return &session.Refusal{Code: session.CodePolicy, Message: fmt.Sprintf("names in this text depend on its %s before them", changed),
+				Hint: "send the statements one by one"}
+		}
+		switch {
+		case changesNames(f):
+			changed = f.Kind
+		case f.Class == policy.Schema && len(q.c.gate.Tags()) > 0:
+			changed = f.Kind
+		}
+	}
+	return nil
+}
+
+// pins refuses what would make the broker read or write values wrongly, and
+// what would let the client speak as somebody else to the target's row-level
+// security.
+func (q *requests) pins(f *policy.Facts) error {
+	if f.Setting == "" {
+		return nil
+	}
+	name, value := strings.ToLower(f.Setting), strings.Trim(f.SettingValue, "' ")
+	refused := func(why, hint string) error {
+		return &session.Refusal{Code: session.CodePolicy, Message: fmt.Sprintf("%s cannot be set through the broker: %s", name, why), Hint: hint}
+	}
+	lower := strings.ToLower(value)
+	switch {
+	case strings.HasPrefix(name, "hoopctl."):
+		return refused("it tells the target who you are", "")
+	case value == "": // the default is what the session started with
+		return nil
+	case name == "standard_conforming_strings" && !slices.Contains([]string{"on", "true", "yes", "1"}, lower):
+		return refused("statements could not be read safely", "leave it on")
+	case (name == "client_encoding" || name == "names") && unsafeEncoding(value):
+		return refused("statements could not be read safely", "use UTF8")
+	}
+	if len(q.c.gate.Tags()) == 0 {
+		return nil
+	}
+	switch {
+	case name == "client_min_messages" && slices.Contains([]string{"notice", "warning", "error"}, lower),
+		name == "client_encoding" && slices.Contains([]string{"utf8", "utf-8", "unicode"}, lower),
+		name == "datestyle" && strings.HasPrefix(lower, "iso"):
+		return nil
+	case strings.HasPrefix(name, "debug_print") && slices.Contains([]string{"off", "false", "no", "0"}, lower):
+		return nil
+	case strings.HasPrefix(name, "debug_"):
+		return refused("it shows values beside the results", "")
+	}
+	if fixed, ok := pinned[name]; ok && !strings.EqualFold(fixed, value) {
+		return refused("masked values would not be written rightly", fmt.Sprintf("on this target it stays %s", fixed))
+	}
+	return nil
+}
+
+// resolve replaces names by what they mean in the target's catalogue.
+func (c *conn) resolve(f *policy.Facts) (*policy.Facts, []uint32, error) {
+	if len(f.Relations) == 0 && len(f.Functions) == 0 {
+		return f, nil, nil
+	}
+	s, err := c.catalog.snapshot(c.ctx, c.control, 0)
+	if err != nil {
+		c.room.log.Error("the target's catalogue cannot be read", "session", c.name, "target", c.info.Name, "error", err)
+		return nil, nil, &session.Refusal{Code: session.CodeUnavailable, Message: "the target's catalogue cannot be read, so names cannot be decided",
+			Hint: "try again; if it lasts, tell whoever runs the broker"}
+	}
+	x := &c.context
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	key := resolvedKey{f, x.serial}
+	if r := x.resolved[key]; r != nil && r.version == s.version {
+		return r.facts, r.relations, nil
+	}
+	known, relations := s.resolve(f, x.path, x.role)
+	if x.resolved == nil || len(x.resolved) >= maxResolved {
+		x.resolved = map[resolvedKey]*resolvedFacts{}
+	}
+	x.resolved[key] = &resolvedFacts{known, relations, s.version}
+	return known, relations, nil
+}
+
+// effect notes what a statement that completed did to the session: what names
+// of statements, portals and relations mean from now on. It is called by the
+// answers half before the client learns of it.
+func (c *conn) effect(f *policy.Facts) {
+	x := &c.context
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if f.Setting != "" && contextSetting(f.Setting) || f.Kind == "DISCARD" || f.Class == policy.Admin || f.Kind == "RESET" && f.Setting == "" {
+		x.touched = true
+		x.old.Store(true)
+	}
+	if f.Class == policy.Schema {
+		x.dirty, x.touched = true, true
+		x.old.Store(true) // a temporary object brings its schema into the path
+		c.room.catalogs.invalidate(c.info.Name)
+	}
+	l := c.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch f.Kind {
+	case "PREPARE":
+		x.prepared[f.Prepared] = f
+		confirm(l, l.statements, f.Prepared, &prepared{sql: true})
+	case "DEALLOCATE":
+		c.deallocate(f.Prepared)
+	case "DISCARD":
+		c.deallocate("")
+		clear(x.cursors)
+	case "DECLARE":
+		x.cursors[f.Cursor] = f
+		dropPortal(c, f.Cursor)
+	case "CLOSE":
+		if f.Cursor == "" {
+			clear(x.cursors)
+			for _, name := range slices.Collect(maps.Keys(l.portals)) {
+				dropPortal(c, name)
+			}
+			return
+		}
+		delete(x.cursors, f.Cursor)
+		dropPortal(c, f.Cursor)
+	}
+}
+
+// deallocate forgets a statement, all of them if name is "".
+func (c *conn) deallocate(name string) {
+	x, l := &c.context, c.ledger
+	if name != "" {
+		delete(x.prepared, name)
+		confirm(l, l.statements, name, nil)
+		return
+	}
+	clear(x.prepared)
+	for _, name := range slices.Collect(maps.Keys(l.statements)) {
+		if name != "" { // the unnamed one is no part of pg_prepared_statements
+			confirm(l, l.statements, name, nil)
+		}
+	}
+}
+
+// dropPortal forgets a portal that the target no longer has.
+func dropPortal(c *conn, name string) {
+	if s := c.ledger.portals[name]; s != nil {
+		if s.is != nil {
+			s.is.close(c)
+		}
+		confirm(c.ledger, c.ledger.portals, name, nil)
+	}
+}
+
+// transactionEnded is called when the target is ready and in no transaction.
+func (c *conn) transactionEnded() {
+	x := &c.context
+	x.mu.Lock()
+	if x.touched {
+		x.touched = false
+		x.old.Store(true)
+	}
+	if x.dirty {
+		x.dirty = false
+		c.room.catalogs.invalidate(c.info.Name)
+	}
+	x.mu.Unlock()
+}
