@@ -251,6 +251,12 @@ func (d *decoder) checkCredentials(s *TargetSpec) {
 	if len(c.Roles) > 0 && c.Mode != "ephemeral" {
 		d.at("spec.credentials.roles", "are for mode ephemeral: the roles that a session's own role is a member of")
 	}
+	switch {
+	case c.Mode == "certificate" && (c.CertFile == "" || c.KeyFile == ""):
+		d.at("spec.credentials.mode", "certificate needs certFile and keyFile")
+	case c.Mode != "certificate" && (c.CertFile != "" || c.KeyFile != ""):
+		d.at("spec.credentials.certFile", "certFile and keyFile are for mode certificate")
+	}
 	p := &c.PasswordFrom
 	n := 0
 	for _, set := range []bool{p.Env != "", p.File != "", p.Exec != nil} {

@@ -453,7 +453,9 @@ func (d *decoder) scalar(field string, n *yaml.Node, v reflect.Value) {
 // hasControl reports characters that would act on a terminal instead of being
 // shown: what is written here is printed to the people whom it is about.
 func hasControl(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' && r != '\r' || r == utf8.RuneError })
+	return strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) && r != '\n' && r != '\t' && r != '\r' || r == utf8.RuneError
+	})
 }
 
 func join(field, key string) string {

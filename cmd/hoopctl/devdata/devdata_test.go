@@ -64,6 +64,11 @@ func TestDevRules(t *testing.T) {
 	runCases(t, set, filepath.Join("..", "..", "..", "testdata", "policy", "dev.yaml"))
 }
 
+func TestHIPAAStarterSet(t *testing.T) {
+	set := compile(t, load(t, FS, "hipaa"))
+	runCases(t, set, filepath.Join("..", "..", "..", "testdata", "policy", "hipaa.yaml"))
+}
+
 func runCases(t *testing.T, set *policy.Set, file string) {
 	t.Helper()
 	b, err := os.ReadFile(file)

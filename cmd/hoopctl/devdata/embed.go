@@ -5,9 +5,10 @@ package devdata
 
 import "embed"
 
-// FS holds the resources of `hoopctl dev` at its root. Targets, with the labels
+// FS holds the resources of `hoopctl dev` at its root, and the starter set for
+// HIPAA in hipaa; read the one you want, not both. Targets, with the labels
 // suite=clinic, env=dev and data=phi, are added by dev itself, which alone
 // knows their ports.
 //
-//go:embed *.yaml
+//go:embed *.yaml hipaa/*.yaml
 var FS embed.FS
