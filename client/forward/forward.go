@@ -2,7 +2,6 @@ package forward
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -71,10 +70,8 @@ func Listen(config Config) (*Forward, error) {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
 	f := &Forward{config: config, id: newID(), secret: newSecret(), log: config.Log, conns: map[net.Conn]bool{}}
-	salt := make([]byte, 16)
-	rand.Read(salt) // never fails
 	var err error
-	if f.verifier, err = verifier(f.secret, salt); err != nil {
+	if f.verifier, err = tunnel.Verifier(f.secret); err != nil {
 		return nil, err
 	}
 	f.listener, err = config.open()

@@ -579,6 +579,23 @@ func (r *Room) Current(name string) (policy.Principal, error) {
 	return l.Principal, nil
 }
 
+// Known is the principal with this ID as its provider described it last, by
+// any login of it that lives. The error, an *api.Error, says that there is none.
+func (r *Room) Known(id string) (policy.Principal, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var newest *login
+	for _, l := range r.logins {
+		if l.Principal.ID() == id && l.alive(r.now()) && (newest == nil || l.CertExpires.After(newest.CertExpires)) {
+			newest = l
+		}
+	}
+	if newest == nil {
+		return policy.Principal{}, &api.Error{Code: http.StatusNotFound, Reason: api.ReasonNotFound, Message: id + " is not logged in"}
+	}
+	return newest.Principal, nil
+}
+
 // Ends is when a login ends at the latest, however often it is renewed.
 func (r *Room) Ends(name string) (time.Time, error) {
 	l, err := r.lookup(context.Background(), name)

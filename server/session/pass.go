@@ -176,6 +176,7 @@ func (p *pass) lifted(ctx context.Context, by []api.EventApproved) error {
 // Done implements Pass.
 func (p *pass) Done(o Outcome) (Ticket, error) {
 	s := p.s
+	defer s.run(-1)
 	e := s.event(api.EventOutcome)
 	e.Sequence, e.Rows, e.Bytes, e.Status, e.SQLState = p.sequence, o.Rows, o.Bytes, o.Status, o.SQLState
 	for i := range o.Masked {
@@ -183,8 +184,11 @@ func (p *pass) Done(o Outcome) (Ticket, error) {
 		e.Masked = append(e.Masked, api.MaskedColumn{Column: m.Name, Source: m.Source, Tag: m.Tag, Method: m.Method, Rule: m.Rule, Why: m.Why, Cells: m.Cells})
 		s.masked.Add(m.Cells)
 	}
-	if o.Unknown {
+	switch {
+	case o.Unknown:
 		e.Reason = "outcome unknown: the target was lost before the answer was whole"
+	case o.NotRun:
+		e.Reason = "not run"
 	}
 	if s.cfg.Recording != nil && p.first != 0 {
 		e.FramesFirst, e.FramesLast, e.FramesSHA256 = p.first, p.last, s.cfg.Recording.Digest(p.first, p.last)

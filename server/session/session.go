@@ -110,7 +110,13 @@ type Session struct {
 	cache    verdictCache
 
 	statements, rows, masked, bytes atomic.Int64
-	waiting                         atomic.Pointer[string] // name of the request that it waits for
+
+	idle struct {
+		sync.Mutex
+		running int    // statements admitted and not done
+		then    func() // what to do when there are none
+	}
+	waiting atomic.Pointer[string] // name of the request that it waits for
 }
 
 var _ Gate = (*Session)(nil)
@@ -153,6 +159,34 @@ func (s *Session) Status() api.Session {
 		out.Status.Phase, out.Status.Request = "waiting", *w
 	}
 	return out
+}
+
+// WhenIdle calls fn once, when no statement runs: now, or as the last one is
+// done. A later call takes the place of one that waits.
+func (s *Session) WhenIdle(fn func()) {
+	s.idle.Lock()
+	now := s.idle.running == 0
+	if !now {
+		s.idle.then = fn
+	}
+	s.idle.Unlock()
+	if now {
+		fn()
+	}
+}
+
+// run counts statements in and out.
+func (s *Session) run(n int) {
+	s.idle.Lock()
+	s.idle.running += n
+	var then func()
+	if s.idle.running == 0 {
+		then, s.idle.then = s.idle.then, nil
+	}
+	s.idle.Unlock()
+	if then != nil {
+		then()
+	}
 }
 
 // Session implements Gate.
@@ -292,8 +326,10 @@ func (s *Session) admitted(ctx context.Context, batch []policy.Statement, verdic
 		passes[i] = p
 	}
 	s.statements.Add(int64(len(batch)))
+	s.run(len(batch))
 	if s.cfg.Strict && durable && last != 0 {
 		if err := s.cfg.Evidence.Wait(ctx, last); err != nil {
+			s.run(-len(batch))
 			return nil, evidenceRefusal(err)
 		}
 	}

@@ -399,3 +399,26 @@ func TestRowLimitCutsOrAsks(t *testing.T) {
 		t.Error("the limit stands after it was lifted")
 	}
 }
+
+func TestWhenIdleWaitsForWhatRuns(t *testing.T) {
+	h := &house{decide: allow}
+	s := open(t, h)
+	called := 0
+	s.WhenIdle(func() { called++ })
+	if called != 1 {
+		t.Fatal("an idle session waited")
+	}
+	passes, err := s.Admit(context.Background(), []policy.Statement{statement("SELECT 1", policy.Read), statement("SELECT 2", policy.Read)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.WhenIdle(func() { called++ })
+	passes[0].Done(Outcome{})
+	if called != 1 {
+		t.Fatal("a running statement was not waited for")
+	}
+	passes[1].Done(Outcome{NotRun: true})
+	if called != 2 {
+		t.Fatal("nobody was told that the session is idle")
+	}
+}
