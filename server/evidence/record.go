@@ -181,7 +181,10 @@ func seal(plain []byte, to ...age.Recipient) ([]byte, error) {
 	if _, err := w.Write(plain); err != nil {
 		return nil, err
 	}
-	return b.Bytes(), w.Close()
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // createDurable writes a new file; an existing one is an error: no session's
