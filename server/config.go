@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/hoopctl/hoopctl/server/api"
 )
 
 // Config is server.yaml. Zero fields take the defaults named here. Every field
@@ -24,6 +26,11 @@ type Config struct {
 	Name              string         `yaml:"name"`      // of this server in the evidence; default the host's name
 	MetricsListen     string         `yaml:"metricsListen"`
 
+	// ResourceFiles are resources handed in by the program, as if they lay in a
+	// folder beside Resources.
+	ResourceFiles []api.File `yaml:"-"`
+	// Version is what Info tells clients.
+	Version string `yaml:"-"`
 	// Dev relaxes what only `hoopctl dev` may: password files anywhere.
 	Dev bool `yaml:"-"`
 	// Log is where the server speaks; nil is silence.
@@ -33,6 +40,9 @@ type Config struct {
 	// ParserCommand starts the SQL parser's child process; nil is this
 	// executable with the argument __parse.
 	ParserCommand []string `yaml:"-"`
+	// ParserCache is the folder of the parser's compiled code, which makes
+	// starts fast; default beside the keys. Nobody else may write to it.
+	ParserCache string `yaml:"parserCache"`
 }
 
 // TLSConfig is the server's own certificate for names that its CA's

@@ -1,0 +1,59 @@
+package server
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hoopctl/hoopctl/policy/mask"
+)
+
+// masks makes rewriters with the house's keys.
+type masks struct {
+	keys mask.Keys
+	now  func() time.Time
+}
+
+// Rewriter implements session.Masks.
+func (m *masks) Rewriter(method, tag string, t mask.Type) (mask.Rewriter, error) {
+	return mask.New(method, t, mask.Settings{Tag: tag, Keys: m.keys, Today: m.now()})
+}
+
+// maskKeyBytes is the size of the secret that tokens are made with. Whoever has
+// it can try values against tokens, so it lies with the other keys.
+const maskKeyBytes = 32
+
+// openMasks reads the key of tokens, and makes it at the first start.
+func openMasks(file string, now func() time.Time) (*masks, error) {
+	secret, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		secret, err = makeKey(file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key of mask tokens: %w", err)
+	}
+	if len(secret) != maskKeyBytes {
+		return nil, fmt.Errorf("key of mask tokens: %s holds %d bytes, want %d", file, len(secret), maskKeyBytes)
+	}
+	return &masks{keys: mask.Keys{Version: 1, Secret: secret}, now: now}, nil
+}
+
+func makeKey(file string) ([]byte, error) {
+	secret := make([]byte, maskKeyBytes)
+	rand.Read(secret)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(secret); err == nil {
+		err = f.Sync()
+	}
+	return secret, errors.Join(err, f.Close())
+}
