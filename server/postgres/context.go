@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/hoopctl/hoopctl/policy"
+	"github.com/hoopctl/hoopctl/policy/sql"
 	"github.com/hoopctl/hoopctl/server/session"
 )
 
@@ -174,22 +175,20 @@ func (q *requests) unparsed(text string, err error) error {
 			return recorded
 		}
 	}
-	r := &session.Refusal{Code: session.CodeUnavailable, Message: "the statement could not be parsed now", Hint: "try again"}
-	var state interface{ SQLState() string }
-	if errors.As(err, &state) {
-		r.Code, r.Message, r.Hint = session.Code(codeSQLState+state.SQLState()), err.Error(), ""
-	} else {
-		q.c.room.log.Error("parser failed", "session", q.c.name, "error", err)
+	var own *session.Refusal
+	var syntax *sql.SyntaxError
+	var complexity *sql.TooComplex
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &syntax):
+		return &session.Refusal{Code: session.Code(codeSQLState + syntax.SQLState), Message: syntax.Message, Position: syntax.Position}
+	case errors.As(err, &complexity):
+		return &session.Refusal{Code: codeSQLState + "54001", Message: complexity.Error(), Position: complexity.Position,
+			Hint: "split the statement"}
 	}
-	var position interface{ Position() int }
-	if errors.As(err, &position) {
-		r.Position = position.Position()
-	}
-	var hint interface{ Hint() string }
-	if errors.As(err, &hint) {
-		r.Hint = hint.Hint()
-	}
-	return r
+	q.c.room.log.Error("parser failed", "session", q.c.name, "error", err)
+	return &session.Refusal{Code: session.CodeUnavailable, Message: "the statement could not be parsed now", Hint: "try again"}
 }
 
 // statements resolves the names of a batch and puts each fact into its place.

@@ -15,9 +15,9 @@ import (
 // Parser says what a text of SQL does. server/parser's Pool is one. It is safe
 // for concurrent use, and caches: it is asked for every statement.
 //
-// An error may answer `Position() int` (1-based character, 0 unknown),
-// `SQLState() string` and `Hint() string`; what does not say its SQLSTATE is
-// shown as "the parser is unavailable". Nothing is forwarded on any error.
+// An error that is a *sql.SyntaxError, a *sql.TooComplex or a *session.Refusal
+// is shown in its own words, any other as "the parser is unavailable". Nothing
+// is forwarded on any error.
 type Parser interface {
 	// Facts returns one Facts per statement of the text, in order; none for a
 	// text of comments. principal is the fair queue's key.
