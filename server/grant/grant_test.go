@@ -346,8 +346,6 @@ func TestRequest(t *testing.T) {
 
 func TestReuse(t *testing.T) {
 	alice := newPerson(t, "alice", "engineers")
-	h := newHouse(t, alice)
-	first := h.granted(alice, api.GrantRequest{Target: "clinic", Purpose: "TREAT", For: api.Duration(time.Hour)})
 	for name, c := range map[string]struct {
 		in   api.GrantRequest
 		same bool
@@ -358,12 +356,14 @@ func TestReuse(t *testing.T) {
 		"other action":  {api.GrantRequest{Target: "clinic", Action: "schema", Reuse: true}, false},
 		"not wanted":    {api.GrantRequest{Target: "clinic"}, false},
 	} {
+		h := newHouse(t, alice)
+		first := h.granted(alice, api.GrantRequest{Target: "clinic", Purpose: "TREAT", For: api.Duration(time.Hour)})
 		if g := h.granted(alice, c.in); (g.Metadata.Name == first.Metadata.Name) != c.same {
 			t.Errorf("%s: %s", name, g.Metadata.Name)
 		}
 	}
-	h = newHouse(t, alice)
-	first = h.granted(alice, api.GrantRequest{Target: "clinic", For: api.Duration(time.Hour)})
+	h := newHouse(t, alice)
+	first := h.granted(alice, api.GrantRequest{Target: "clinic", For: api.Duration(time.Hour)})
 	h.later(time.Hour - time.Second)
 	if g := h.granted(alice, api.GrantRequest{Target: "clinic", Reuse: true}); g.Metadata.Name == first.Metadata.Name {
 		t.Error("a grant with one second left was reused")
