@@ -77,8 +77,11 @@ func (p *provider) device(ctx context.Context, o LoginOptions) (*oauth2.Token, e
 		return nil, fmt.Errorf("identity provider %s offers no device login (RFC 8628)", p.issuer.Name)
 	}
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, p.http)
-	// max_age asks for an authentication that is fresh, and for the claim that says when it was.
-	answer, err := p.config.DeviceAuth(ctx, oauth2.SetAuthURLParam("max_age", "0"))
+	// The server wants an authentication of its own for each login, at most
+	// five minutes old, and told as auth_time: prompt asks for the first,
+	// max_age for the others (OpenID Connect Core 3.1.2.1). Providers ignore
+	// what they do not know.
+	answer, err := p.config.DeviceAuth(ctx, oauth2.SetAuthURLParam("prompt", "login"), oauth2.SetAuthURLParam("max_age", "300"))
 	if err != nil {
 		return nil, fmt.Errorf("identity provider %s: start the device login: %w", p.issuer.Name, providerError(err))
 	}
