@@ -1,0 +1,573 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hoopctl/hoopctl/client"
+	"github.com/hoopctl/hoopctl/client/forward"
+	"github.com/hoopctl/hoopctl/server/api"
+)
+
+// askOptions are the flags of every verb that may have to ask for a grant.
+type askOptions struct {
+	duration time.Duration
+	reason   string
+	purpose  string
+	ticket   string
+	noWait   bool
+}
+
+func (o *askOptions) flags(f *pflag.FlagSet) {
+	f.DurationVar(&o.duration, "for", 0, "how long the grant should last (default: as long as the rule allows)")
+	f.StringVar(&o.reason, "reason", "", "why; shown to approvers and kept in the evidence")
+	f.StringVar(&o.purpose, "purpose", "", "purpose of use, where a rule asks for one: TREAT, HPAYMT, HOPERAT, …")
+	f.StringVar(&o.ticket, "ticket", "", "ticket, where a rule asks for one")
+	f.BoolVar(&o.noWait, "no-wait", false, "exit with 120 instead of waiting for an approval")
+}
+
+// grantFor finds a live grant on the target or asks for one, and waits for the
+// people who must agree.
+func (a *app) grantFor(ctx context.Context, cl *client.Client, target string, o askOptions) (api.Grant, error) {
+	answer, err := cl.RequestGrant(ctx, api.GrantRequest{Target: target, For: api.Duration(o.duration), Reason: o.reason, Purpose: o.purpose, Ticket: o.ticket, Reuse: true})
+	if err != nil {
+		return api.Grant{}, err
+	}
+	if answer.Grant != nil {
+		return *answer.Grant, nil
+	}
+	if answer.Request == nil {
+		return api.Grant{}, &api.Error{Reason: api.ReasonInternal, Source: "broker", Message: "the server gave neither a grant nor a request"}
+	}
+	r, err := a.await(ctx, cl, *answer.Request, o.noWait)
+	if err != nil {
+		return api.Grant{}, err
+	}
+	return cl.Grant(ctx, r.Status.Grant)
+}
+
+// await waits until a request is decided. Ctrl-C and --timeout withdraw it.
+func (a *app) await(ctx context.Context, cl *client.Client, r api.Request, noWait bool) (api.Request, error) {
+	name := r.Metadata.Name
+	if r.Status.Phase == "pending" && noWait {
+		return r, &api.Error{Reason: api.ReasonPending, Source: "broker", Request: name,
+			Message: fmt.Sprintf("request %s waits for %s", name, approvers(r)),
+			Hint:    "the same command uses it once it is approved; see hoopctl describe request " + name}
+	}
+	if r.Status.Phase == "pending" {
+		fmt.Fprintf(a.err, "Waiting for %s to approve %s (hoopctl approve %s). Ctrl-C withdraws it.\n", printable(approvers(r)), name, name)
+		var err error
+		if r, err = cl.AwaitRequest(ctx, name); err != nil {
+			a.withdraw(ctx, cl, name)
+			return r, err
+		}
+	}
+	return r, decided(r)
+}
+
+// withdraw takes a question back that nobody waits for any more.
+func (a *app) withdraw(ctx context.Context, cl *client.Client, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	if err := cl.Withdraw(ctx, name); err != nil {
+		fmt.Fprintf(a.err, "%s could not be withdrawn: %s\n", name, printable(err.Error()))
+		return
+	}
+	fmt.Fprintf(a.err, "%s is withdrawn.\n", name)
+}
+
+// decided is nil for a request that was approved.
+func decided(r api.Request) error {
+	e := &api.Error{Source: "broker", Request: r.Metadata.Name}
+	by := ""
+	for _, x := range r.Status.Answers {
+		if !x.Approve {
+			by = " by " + x.Name
+			if x.Reason != "" {
+				by += ": " + x.Reason
+			}
+		}
+	}
+	switch r.Status.Phase {
+	case "approved", "used":
+		return nil
+	case "denied":
+		e.Reason, e.Message = api.ReasonDenied, fmt.Sprintf("request %s was denied%s", r.Metadata.Name, by)
+	case "expired":
+		e.Reason, e.Message = api.ReasonExpired, fmt.Sprintf("request %s expired: nobody answered in time", r.Metadata.Name)
+	case "withdrawn":
+		e.Reason, e.Message = api.ReasonWithdrawn, fmt.Sprintf("request %s was withdrawn", r.Metadata.Name)
+	default:
+		e.Reason, e.Message = api.ReasonInternal, fmt.Sprintf("request %s is in the unknown phase %q", r.Metadata.Name, r.Status.Phase)
+	}
+	return e
+}
+
+// connectOptions are the flags of connect.
+type connectOptions struct {
+	askOptions
+	targets   []string
+	port      int // -1: stable per target
+	socket    string
+	format    string
+	client    bool
+	readyFile string
+}
+
+// connectFormats are the ways to print where a forward listens.
+var connectFormats = []string{"", "uri", "jdbc", "dsn", "env", "json"}
+
+func newConnect(a *app) *cobra.Command {
+	o := &connectOptions{port: -1}
+	cmd := &cobra.Command{
+		Use:   "connect TARGET…",
+		Short: "Open a local port to a target, for any client",
+		Long: `Find or ask for a grant, wait for approval if a rule wants one, and open a
+local port. The only line on stdout is the URL to give to your client; its
+password is this run's own secret and worth nothing elsewhere. Any number of
+connections are served until the grant ends (exit 122), it is revoked (123), or
+Ctrl-C (130).`,
+		Example: `  hoopctl connect clinic
+  hoopctl connect clinic --client
+  hoopctl connect clinic --for 30m --reason "INC-42" -o env
+  psql "$(hoopctl exec clinic -- printenv DATABASE_URL)"   # see exec for one command`,
+		Args:              takes(1, -1, "at least one target"),
+		ValidArgsFunction: a.completeTargets,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.targets, o.format = args, a.format()
+			if err := o.check(); err != nil {
+				return err
+			}
+			return a.connect(cmd.Context(), *o)
+		},
+	}
+	f := cmd.Flags()
+	o.askOptions.flags(f)
+	f.IntVarP(&o.port, "port", "p", -1, "local port; 0 is random (default: the same for each target, every time)")
+	f.StringVar(&o.socket, "socket", "", "a unix socket in this folder instead of a port (for one target)")
+	f.BoolVar(&o.client, "client", false, "start psql on it, and end with it")
+	f.StringVar(&o.readyFile, "ready-file", "", "write where it listens to this file, as JSON, once it does")
+	return cmd
+}
+
+func (o *connectOptions) check() error {
+	if err := checkFormat(o.format, connectFormats); err != nil {
+		return err
+	}
+	switch {
+	case o.port < -1 || o.port > 65535:
+		return usagef("-p %d is no port", o.port)
+	case len(o.targets) > 1 && (o.port > 0 || o.socket != "" || o.client):
+		return usagef("-p, --socket and --client are for one target")
+	case o.socket != "" && o.port >= 0:
+		return usagef("use -p or --socket, not both")
+	}
+	return nil
+}
+
+// place is where a forward listens, as scripts read it.
+type place struct {
+	Target   string    `json:"target"`
+	URL      string    `json:"url"`
+	Host     string    `json:"host"`
+	Port     int       `json:"port"`
+	User     string    `json:"user"`
+	Password string    `json:"password"`
+	Database string    `json:"database"`
+	Grant    string    `json:"grant"`
+	Expires  time.Time `json:"expires"`
+}
+
+// opened is one target's forward.
+type opened struct {
+	place
+	forward *forward.Forward
+	grant   api.Grant
+}
+
+func (a *app) connect(ctx context.Context, o connectOptions) error {
+	cl, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var all []opened
+	for _, t := range o.targets {
+		f, err := a.open(ctx, cl, t, o)
+		if err != nil {
+			return err
+		}
+		defer f.forward.Close()
+		all = append(all, f)
+	}
+	for _, f := range all {
+		if o.client {
+			break
+		}
+		if err := a.printPlace(o.format, f.place); err != nil {
+			return err
+		}
+	}
+	if err := writeReady(o.readyFile, all); err != nil {
+		return err
+	}
+	return a.serve(ctx, cl, o, all)
+}
+
+func writeReady(path string, all []opened) error {
+	if path == "" {
+		return nil
+	}
+	places := make([]place, len(all))
+	for i, f := range all {
+		places[i] = f.place
+	}
+	return writeJSONFile(path, places)
+}
+
+// open asks for a grant and listens.
+func (a *app) open(ctx context.Context, cl *client.Client, target string, o connectOptions) (opened, error) {
+	grant, err := a.grantFor(ctx, cl, target, o.askOptions)
+	if err != nil {
+		return opened{}, err
+	}
+	t, err := findTarget(ctx, cl, target)
+	if err != nil {
+		return opened{}, err
+	}
+	config := forward.Config{Dialer: cl, Grant: grant.Metadata.Name, SocketDir: o.socket, Failed: a.sayOnce()}
+	f, err := a.listen(config, cl.Server(), target, o.port)
+	if err != nil {
+		return opened{}, err
+	}
+	p := place{
+		Target: target, Host: "127.0.0.1", Port: f.Port(), User: forwardUser, Password: f.Secret(),
+		Database: t.Spec.Database, Grant: grant.Metadata.Name, Expires: grant.Status.Expires,
+	}
+	if o.socket != "" {
+		p.Host = filepath.Dir(f.Addr().String())
+	}
+	p.URL = p.uri()
+	fmt.Fprintf(a.err, "%s is open under grant %s until %s.\n", printable(target), grant.Metadata.Name, clock(a.now(), grant.Status.Expires))
+	return opened{p, f, grant}, nil
+}
+
+// forwardUser is the user in a forward's URL. It does not matter: the login's
+// certificate has said who it is.
+const forwardUser = "hoopctl"
+
+// listen opens the port that was asked for, or the target's stable one. If
+// another program has that, the next few are tried: the same few every time.
+func (a *app) listen(config forward.Config, server, target string, port int) (*forward.Forward, error) {
+	if config.SocketDir != "" || port >= 0 {
+		config.Listen = net.JoinHostPort("127.0.0.1", strconv.Itoa(max(port, 0)))
+		f, err := forward.Listen(config)
+		if err != nil && port > 0 {
+			return nil, withHint(err, "choose another port with -p, or -p 0 for any")
+		}
+		return f, err
+	}
+	first := stablePort(server, target)
+	for i := range 10 {
+		config.Listen = net.JoinHostPort("127.0.0.1", strconv.Itoa(first+i))
+		if f, err := forward.Listen(config); err == nil {
+			return f, nil
+		}
+	}
+	config.Listen = ""
+	return forward.Listen(config)
+}
+
+// stablePort is a target's own port: between 20000 and 29989, below the ranges
+// from which systems take ports for outgoing connections.
+func stablePort(server, target string) int {
+	h := fnv.New32a()
+	h.Write([]byte(server + "\x00" + target))
+	return 20000 + int(h.Sum32()%9990)
+}
+
+// sayOnce prints why connections could not be opened; a pool that tries again
+// and again is told once in five seconds.
+func (a *app) sayOnce() func(error) {
+	var mu sync.Mutex
+	var last string
+	var when time.Time
+	return func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err.Error() == last && a.now().Sub(when) < 5*time.Second {
+			return
+		}
+		last, when = err.Error(), a.now()
+		report(a.err, a.format() == "json", err)
+	}
+}
+
+// serve relays until the first forward is over: its grant ended, or ctx did.
+func (a *app) serve(ctx context.Context, cl *client.Client, o connectOptions, all []opened) error {
+	g, gctx := errgroup.WithContext(ctx)
+	gctx, cancel := context.WithCancelCause(gctx)
+	defer cancel(nil)
+	for _, f := range all {
+		g.Go(func() error { return orNil(f.forward.Serve(gctx)) })
+		g.Go(func() error { return a.watchGrant(gctx, cl, f.grant, cancel) })
+	}
+	g.Go(func() error {
+		// A login that ends does not end the forward: new connections are told to log in.
+		if err := cl.Keep(gctx); err != nil && gctx.Err() == nil {
+			report(a.err, a.format() == "json", err)
+		}
+		return nil
+	})
+	if o.client {
+		g.Go(func() error {
+			defer cancel(errClientEnded)
+			return a.runChild(gctx, a.nativeClient(all[0].place))
+		})
+	}
+	err := g.Wait()
+	var silent *silentExit
+	if errors.As(err, &silent) {
+		return err
+	}
+	switch cause := context.Cause(gctx); {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(cause, errClientEnded):
+		return err
+	case cause != nil:
+		return cause
+	default:
+		return err
+	}
+}
+
+var errClientEnded = errors.New("the client ended")
+
+// orNil leaves out errors that only say that the context ended.
+func orNil(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errClientEnded) {
+		return nil
+	}
+	return err
+}
+
+// watchGrant warns before a grant ends, and ends what runs when it has.
+func (a *app) watchGrant(ctx context.Context, cl *client.Client, g api.Grant, end context.CancelCauseFunc) error {
+	warnings := []time.Duration{10 * time.Minute, time.Minute}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	changes := grantChanges(ctx, cl, g.Metadata.Name)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case g = <-changes:
+		}
+		if g.Status.Phase != "active" {
+			end(grantOver(g))
+			return nil
+		}
+		left := g.Status.Expires.Sub(a.now())
+		if g.Spec.Standing {
+			timer.Reset(time.Hour)
+			continue
+		}
+		for len(warnings) > 0 && left <= warnings[0] {
+			if len(warnings) == 1 || left > warnings[1] {
+				fmt.Fprintf(a.err, "Grant %s on %s ends in %s.\n", g.Metadata.Name, printable(g.Spec.Target), age(left))
+			}
+			warnings = warnings[1:]
+		}
+		next := left
+		if len(warnings) > 0 {
+			next = left - warnings[0]
+		}
+		// Past its end the server says so; this only asks again if it does not.
+		timer.Reset(max(next, time.Second))
+		if left < -5*time.Second {
+			g.Status.Phase = "expired"
+			end(grantOver(g))
+			return nil
+		}
+	}
+}
+
+// grantChanges follows one grant and goes on after a server that went away.
+func grantChanges(ctx context.Context, cl *client.Client, name string) <-chan api.Grant {
+	out := make(chan api.Grant)
+	go func() {
+		for ctx.Err() == nil {
+			for change, err := range cl.WatchGrants(ctx) {
+				if err != nil {
+					break
+				}
+				if change.Synced || change.Item.Metadata.Name != name {
+					continue
+				}
+				select {
+				case out <- change.Item:
+				case <-ctx.Done():
+					return
+				}
+			}
+			select {
+			case <-time.After(2 * time.Second):
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return out
+}
+
+// grantOver is a grant's end as an error.
+func grantOver(g api.Grant) error {
+	e := &api.Error{Source: "broker", Hint: "ask for a new one: hoopctl connect " + g.Spec.Target}
+	if g.Status.Phase == "revoked" {
+		e.Reason, e.Message = api.ReasonRevoked, fmt.Sprintf("grant %s was revoked", g.Metadata.Name)
+		if g.Status.EndedBy != "" {
+			e.Message += " by " + g.Status.EndedBy
+		}
+		if g.Status.Reason != "" {
+			e.Message += ": " + g.Status.Reason
+		}
+		return e
+	}
+	e.Reason, e.Message = api.ReasonExpired, fmt.Sprintf("grant %s expired", g.Metadata.Name)
+	return e
+}
+
+// nativeClient is psql on a forward, with nothing of the caller's own PG*.
+func (a *app) nativeClient(p place) *exec.Cmd {
+	cmd := exec.Command("psql")
+	cmd.Env = p.environ(os.Environ())
+	return cmd
+}
+
+// environ is a child's environment: the caller's without any PG* or
+// DATABASE_URL, and where the forward listens.
+func (p place) environ(base []string) []string {
+	env := slices.DeleteFunc(slices.Clone(base), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return strings.HasPrefix(name, "PG") || name == "DATABASE_URL" || name == "HOOPCTL_URL"
+	})
+	return append(env, p.variables()...)
+}
+
+func (p place) variables() []string {
+	return []string{
+		"PGHOST=" + p.Host, "PGPORT=" + strconv.Itoa(p.Port), "PGUSER=" + p.User, "PGPASSWORD=" + p.Password,
+		"PGDATABASE=" + p.Database, "PGSSLMODE=disable", "DATABASE_URL=" + p.URL,
+	}
+}
+
+// uri is libpq's connection URI. TLS would be spoken with ourselves: the
+// tunnel begins in this process.
+// (https://www.postgresql.org/docs/15/libpq-connect.html#id-1.7.3.8.3.6)
+func (p place) uri() string {
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(p.User, p.Password), Path: "/" + p.Database}
+	q := url.Values{"sslmode": {"disable"}}
+	if filepath.IsAbs(p.Host) {
+		q.Set("host", p.Host)
+	} else {
+		u.Host = net.JoinHostPort(p.Host, strconv.Itoa(p.Port))
+	}
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+func (a *app) printPlace(format string, p place) error {
+	var line string
+	switch format {
+	case "", "uri":
+		line = p.URL
+	case "jdbc":
+		q := url.Values{"user": {p.User}, "password": {p.Password}, "sslmode": {"disable"}}
+		line = fmt.Sprintf("jdbc:postgresql://%s/%s?%s", net.JoinHostPort(p.Host, strconv.Itoa(p.Port)), url.PathEscape(p.Database), q.Encode())
+	case "dsn":
+		line = fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable", quoteDSN(p.Host), p.Port, p.User, p.Password, quoteDSN(p.Database))
+	case "env":
+		for _, v := range p.variables() {
+			name, value, _ := strings.Cut(v, "=")
+			fmt.Fprintf(a.out, "export %s=%s\n", name, quoteShell(value))
+		}
+		return nil
+	case "json":
+		return writeJSONLine(a.out, p)
+	}
+	_, err := fmt.Fprintln(a.out, line)
+	return err
+}
+
+func quoteDSN(s string) string {
+	if s != "" && !strings.ContainsAny(s, ` '\`) {
+		return s
+	}
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
+}
+
+func quoteShell(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+func newSecret(a *app) *cobra.Command {
+	var r api.SecretRequest
+	var duration time.Duration
+	cmd := &cobra.Command{
+		Use:   "secret TARGET",
+		Short: "A short-lived secret for the native endpoint, for unmodified drivers",
+		Long: `Make a secret for the server's native PostgreSQL endpoint and print the URL that
+an unmodified driver takes. It is shown once; the server keeps its verifier only.
+It lets new connections in until it expires; those that are open follow the grant.`,
+		Example:           "  hoopctl secret clinic --for 1h --connections 10",
+		Args:              takes(1, 1, "a target"),
+		ValidArgsFunction: a.completeTargets,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkFormat(a.format(), append([]string{"uri"}, oneFormats...)); err != nil {
+				return err
+			}
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			r.Target, r.For = args[0], api.Duration(duration)
+			s, err := cl.Secret(cmd.Context(), r)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.err, "Valid for new connections until %s, under grant %s.\n", clock(a.now(), s.Expires), s.Grant)
+			if f := a.format(); f == "json" || f == "yaml" {
+				return printObject(a.out, f, s)
+			}
+			_, err = fmt.Fprintln(a.out, s.URL)
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.DurationVar(&duration, "for", 5*time.Minute, "how long it lets new connections in")
+	f.IntVar(&r.Connections, "connections", 0, "how many connections it is good for (0: any number)")
+	f.StringVar(&r.SourceCIDR, "source", "", "only from these addresses: 10.0.0.0/8")
+	f.StringVar(&r.Reason, "reason", "", "why; kept in the evidence")
+	f.StringVar(&r.Purpose, "purpose", "", "purpose of use, where a rule asks for one")
+	return cmd
+}
+
+// database is the database that a place names, for messages.
+func (p place) database() string { return cmp.Or(p.Database, "the default database") }
