@@ -168,7 +168,7 @@ func (s *Server) getGrant(c *call) (any, error) {
 }
 
 // deleteGrant revokes a grant: one's own, or another's by those who may
-// terminate. What lives by it has been told to end when the call returns.
+// terminate. What lived by it has ended when the call returns, or is about to.
 func (s *Server) deleteGrant(c *call) (any, error) {
 	name := c.PathValue("name")
 	g, err := s.grants.Get(c.Context(), name)
@@ -187,6 +187,7 @@ func (s *Server) deleteGrant(c *call) (any, error) {
 	if err := s.grants.Revoke(c.Context(), c.who, name, c.URL.Query().Get("reason")); err != nil {
 		return nil, err
 	}
+	awaitGone(c.Context(), broke)
 	out := api.Revoked{Grant: name}
 	for _, l := range broke {
 		out.Sessions = append(out.Sessions, l.name)
@@ -246,7 +247,25 @@ func (s *Server) deleteSession(c *call) (any, error) {
 		}
 	}
 	l.end(&session.Refusal{Code: session.CodeRevoked, Message: fmt.Sprintf("session ended by %s", c.who.Name), Detail: c.URL.Query().Get("reason"), Fatal: true})
+	awaitGone(c.Context(), []*live{l})
 	return nil, nil
+}
+
+// endWait is how long a call that ends sessions waits to see them gone.
+const endWait = 5 * time.Second
+
+// awaitGone waits until sessions that were told to end have ended, or ctx
+// ends, or it takes too long: they are on their way then, and cannot turn back.
+func awaitGone(ctx context.Context, ending []*live) {
+	ctx, cancel := context.WithTimeout(ctx, endWait)
+	defer cancel()
+	for _, l := range ending {
+		select {
+		case <-l.gone:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // grantVerdict is what asking for a grant would come to.

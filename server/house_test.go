@@ -53,6 +53,7 @@ type house struct {
 	stop     func() error
 	auditor  *age.X25519Identity
 	caFile   string
+	owned    *held
 }
 
 const password = "correct horse battery staple"
@@ -239,4 +240,45 @@ func psql(t *testing.T, pg *pgtest.Server, url string, sql ...string) (string, i
 		t.Fatalf("psql: %v\n%s", err, out)
 	}
 	return strings.TrimSpace(string(out)), cmd.ProcessState.ExitCode()
+}
+
+// held is a grant with a session that stays open under it.
+type held struct {
+	grant, session string
+	gone           chan struct{}
+}
+
+// alive asks the server: psql itself notices only when it next speaks.
+func (l *held) alive(t *testing.T, c *client.Client) bool {
+	t.Helper()
+	s, err := c.Session(t.Context(), l.session)
+	return err == nil && s.Status.Phase == "open"
+}
+
+// hold opens a session for a user and keeps it open until it is ended.
+func (h *house) hold(user string) *held {
+	h.t.Helper()
+	f := h.connect(h.client(user), user)
+	l := &held{grant: f.grant, gone: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, filepath.Join(h.pg.BinDir, "psql"), "-X", "-d", f.url)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	go func() { cmd.Wait(); close(l.gone) }()
+	h.t.Cleanup(func() { in.Close(); cancel(); <-l.gone })
+	for change, err := range h.client(user).WatchSessions(h.t.Context()) {
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if s := change.Item; s.Spec.Grant == l.grant && (s.Status.Phase == "open" || s.Status.Phase == "waiting") {
+			l.session = s.Metadata.Name
+			return l
+		}
+	}
+	return l
 }

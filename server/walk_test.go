@@ -130,7 +130,9 @@ func TestRevokedGrantEndsLiveSessions(t *testing.T) {
 		out, _ := f.psql(t, "SELECT pg_sleep(60)")
 		done <- out
 	}()
-	awaitEvent(t, h, func(e api.Event) bool { return e.Kind == api.EventStatement && strings.Contains(e.Statement, "pg_sleep") })
+	awaitEvent(t, h, func(e api.Event) bool {
+		return e.Kind == api.EventStatement && strings.Contains(e.Statement, "pg_sleep")
+	})
 	revoked, err := erin.RevokeGrant(t.Context(), f.grant, "audit")
 	if err != nil {
 		t.Fatal(err)
