@@ -61,12 +61,11 @@ type textScanner struct {
 	otherwise Rewriter
 }
 
-// hitsAtOnce is how many hits fit on the stack: more in one value allocate.
-const hitsAtOnce = 32
-
 func (m *textScanner) Rewrite(dst, value []byte) ([]byte, bool) {
-	var space [hitsAtOnce]Hit
-	hits := m.detector.scan(space[:0], value, m.said)
+	room := m.detector.borrow()
+	defer m.detector.spare.Put(room)
+	hits := m.detector.scan((*room)[:0], value, m.said)
+	*room = hits
 	if len(hits) == 0 {
 		return append(dst, value...), false
 	}

@@ -3,6 +3,7 @@ package mask
 import (
 	"fmt"
 	"strings"
+	"sync"
 )
 
 // Entity is a kind of identifier that the scanner finds.
@@ -48,9 +49,21 @@ func (e Entity) String() string {
 // Entities are the names of all that can be found.
 func Entities() []string { return append([]string(nil), entityNames[1:]...) }
 
-// Detector finds some kinds of identifiers. It is immutable and safe for
-// concurrent use; its zero value finds nothing.
-type Detector struct{ on uint32 }
+// Detector finds some kinds of identifiers. It is safe for concurrent use; its
+// zero value finds nothing. It must not be copied.
+type Detector struct {
+	on    uint32
+	spare sync.Pool // of *[]Hit: the room for hits that a value needs while it is rewritten
+}
+
+// borrow returns room for hits; the caller gives it back.
+func (d *Detector) borrow() *[]Hit {
+	if room, ok := d.spare.Get().(*[]Hit); ok {
+		return room
+	}
+	room := make([]Hit, 0, 32)
+	return &room
+}
 
 // NewDetector returns a detector of the entities named; it refuses unknown names.
 func NewDetector(names ...string) (*Detector, error) {

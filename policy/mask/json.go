@@ -27,7 +27,9 @@ func (m *jsonScanner) Rewrite(dst, value []byte) ([]byte, bool) {
 		}
 		dst, value = append(dst, 1), value[1:]
 	}
-	w := jsonWalker{text: &m.text, in: value, out: dst, said: m.text.said}
+	room := m.text.detector.borrow()
+	defer m.text.detector.spare.Put(room)
+	w := jsonWalker{text: &m.text, room: room, in: value, out: dst, said: m.text.said}
 	if !w.document() {
 		return dst[:start], true
 	}
@@ -38,6 +40,7 @@ func (m *jsonScanner) Rewrite(dst, value []byte) ([]byte, bool) {
 // a level for whether it is an object.
 type jsonWalker struct {
 	text   *textScanner
+	room   *[]Hit
 	in     []byte
 	at     int
 	out    []byte
@@ -205,8 +208,8 @@ func (w *jsonWalker) str(said context) bool {
 // plainText appends raw, or, if something is found in text (which is raw
 // without escapes), that with the hits replaced.
 func (w *jsonWalker) plainText(raw, text []byte, said context) bool {
-	var space [hitsAtOnce]Hit
-	hits := w.text.detector.scan(space[:0], text, said)
+	hits := w.text.detector.scan((*w.room)[:0], text, said)
+	*w.room = hits
 	if len(hits) == 0 {
 		w.out = append(w.out, raw...)
 		return true
@@ -250,8 +253,7 @@ func (w *jsonWalker) number() bool {
 	if n == 0 {
 		return false
 	}
-	var space [hitsAtOnce]Hit
-	if len(w.text.detector.scan(space[:0], w.in[w.at:w.at+n], w.said)) == 0 {
+	if *w.room = w.text.detector.scan((*w.room)[:0], w.in[w.at:w.at+n], w.said); len(*w.room) == 0 {
 		w.copy(n)
 		return true
 	}

@@ -9,6 +9,7 @@ type Stream struct {
 	detector *Detector
 	by       *replacements
 	held     []byte
+	hits     []Hit
 	searched int  // how much of held has no line's end
 	blind    bool // inside a run without a break: nothing of it is shown
 	key      bool // inside a private key
@@ -80,8 +81,8 @@ func (s *Stream) window(dst, b []byte, last bool) ([]byte, int) {
 	case s.blind:
 		return dst, s.skip(b)
 	}
-	var space [hitsAtOnce]Hit
-	hits := s.detector.Scan(space[:0], b)
+	hits := s.detector.Scan(s.hits[:0], b)
+	s.hits = hits
 	if !whole {
 		if n = breakIn(b, hits); n == 0 {
 			s.blind = true
