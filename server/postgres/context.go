@@ -287,7 +287,7 @@ func (q *requests) ordered(facts []*policy.Facts) error {
 // what would let the client speak as somebody else to the target's row-level
 // security.
 func (q *requests) pins(f *policy.Facts) error {
-	if f.Setting == "" {
+	if f.Setting == "" || f.Kind == "SHOW" {
 		return nil
 	}
 	name, value := strings.ToLower(f.Setting), strings.Trim(f.SettingValue, "' ")
@@ -324,6 +324,31 @@ func (q *requests) pins(f *policy.Facts) error {
 	return nil
 }
 
+// changesContext is true for statements that may change role or search_path.
+func changesContext(f *policy.Facts) bool {
+	switch f.Kind {
+	case "SHOW":
+		return false
+	case "RESET ALL", "DISCARD ALL", "DISCARD TEMP":
+		return true
+	}
+	switch strings.ToLower(f.Setting) {
+	case "search_path", "role", "session_authorization":
+		return true
+	}
+	return false
+}
+
+// changesNames is true for statements after which the same text, or the same
+// name of a statement or portal, may mean something else.
+func changesNames(f *policy.Facts) bool {
+	switch f.Kind {
+	case "PREPARE", "DECLARE CURSOR", "CLOSE CURSOR":
+		return true
+	}
+	return changesContext(f)
+}
+
 // resolve replaces names by what they mean in the target's catalogue.
 func (c *conn) resolve(f *policy.Facts) (*policy.Facts, []uint32, error) {
 	if len(f.Relations) == 0 && len(f.Functions) == 0 {
@@ -357,7 +382,7 @@ func (c *conn) effect(f *policy.Facts) {
 	x := &c.context
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if f.Setting != "" && contextSetting(f.Setting) || f.Kind == "DISCARD" || f.Class == policy.Admin || f.Kind == "RESET" && f.Setting == "" {
+	if changesContext(f) || f.Class == policy.Admin {
 		x.touched = true
 		x.old.Store(true)
 	}
@@ -375,13 +400,13 @@ func (c *conn) effect(f *policy.Facts) {
 		confirm(l, l.statements, f.Prepared, &prepared{sql: true})
 	case "DEALLOCATE":
 		c.deallocate(f.Prepared)
-	case "DISCARD":
+	case "DISCARD ALL":
 		c.deallocate("")
 		clear(x.cursors)
-	case "DECLARE":
+	case "DECLARE CURSOR":
 		x.cursors[f.Cursor] = f
 		dropPortal(c, f.Cursor)
-	case "CLOSE":
+	case "CLOSE CURSOR":
 		if f.Cursor == "" {
 			clear(x.cursors)
 			for _, name := range slices.Collect(maps.Keys(l.portals)) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgproto3/v2"
@@ -267,6 +266,9 @@ func (q *requests) parse(frame []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := q.settle(); err != nil {
+		return q.refuse(err, false)
+	}
 	if taken, err := lookup(q.c.ledger, q.c.ledger.statements, m.name, q.segment, q.flush); err != nil {
 		return err
 	} else if taken != nil && len(m.name) > 0 {
@@ -329,12 +331,9 @@ func (q *requests) bind(frame []byte) error {
 	if err != nil {
 		return err
 	}
-	def, err := lookup(q.c.ledger, q.c.ledger.statements, m.name, q.segment, q.flush)
-	if err != nil {
+	def, err := q.statement(m.name)
+	if err != nil || def == nil {
 		return err
-	}
-	if def == nil || def.sql {
-		return q.refuse(&session.Refusal{Code: codeSQLState + "26000", Message: fmt.Sprintf("prepared statement %q does not exist", m.name)}, false)
 	}
 	if string(m.portal) == noPortal {
 		return q.refuse(&session.Refusal{Code: session.CodeProtocol, Message: "that portal name is the broker's own"}, false)
@@ -369,12 +368,9 @@ func (q *requests) describe(frame []byte) error {
 		return err
 	}
 	if kind == 'S' {
-		def, err := lookup(q.c.ledger, q.c.ledger.statements, name, q.segment, q.flush)
-		if err != nil {
+		def, err := q.statement(name)
+		if err != nil || def == nil {
 			return err
-		}
-		if def == nil || def.sql {
-			return q.refuse(&session.Refusal{Code: codeSQLState + "26000", Message: fmt.Sprintf("prepared statement %q does not exist", name)}, false)
 		}
 		return q.forward(frame, expect{kind: wantDescribe, def: def})
 	}
@@ -386,8 +382,28 @@ func (q *requests) describe(frame []byte) error {
 	return q.forward(frame, expect{kind: wantPortal, run: p.run})
 }
 
+// statement returns the prepared statement of that name; nil, having refused,
+// if there is none. One that SQL prepared is none to the protocol: its text was
+// judged as PREPARE, and runs by EXECUTE.
+func (q *requests) statement(name []byte) (*prepared, error) {
+	if err := q.settle(); err != nil {
+		return nil, q.refuse(err, false)
+	}
+	def, err := lookup(q.c.ledger, q.c.ledger.statements, name, q.segment, q.flush)
+	if err != nil {
+		return nil, err
+	}
+	if def == nil || def.sql {
+		return nil, q.refuse(&session.Refusal{Code: codeSQLState + "26000", Message: fmt.Sprintf("prepared statement %q does not exist", name)}, false)
+	}
+	return def, nil
+}
+
 // portal returns the portal of that name; nil, having refused, if there is none.
 func (q *requests) portal(name []byte) (*portal, error) {
+	if err := q.settle(); err != nil {
+		return nil, q.refuse(err, false)
+	}
 	p, err := lookup(q.c.ledger, q.c.ledger.portals, name, q.segment, q.flush)
 	if p == nil && err == nil {
 		err = q.refuse(&session.Refusal{Code: codeSQLState + "34000", Message: fmt.Sprintf("portal %q does not exist", name)}, false)
@@ -497,28 +513,9 @@ func (q *requests) begun(batch []policy.Statement) {
 			q.began = false
 		}
 		names := changesNames(f)
-		q.unsure = q.unsure || names || f.Transaction != "" || f.Class == policy.Schema || f.Class == policy.Admin
+		q.unsure = q.unsure || names || f.Kind == "DEALLOCATE" || f.Transaction != "" || f.Class == policy.Schema || f.Class == policy.Admin
 		q.renamed = q.renamed || names && q.open
 	}
-}
-
-// changesNames is true for statements after which the same text may mean
-// something else.
-func changesNames(f *policy.Facts) bool {
-	switch f.Kind {
-	case "SET", "RESET", "DISCARD", "PREPARE", "DECLARE", "CLOSE":
-		return f.Kind != "SET" && f.Kind != "RESET" || f.Setting == "" || contextSetting(f.Setting)
-	}
-	return f.Setting != "" && contextSetting(f.Setting)
-}
-
-// contextSetting is true for settings that names depend on.
-func contextSetting(name string) bool {
-	switch strings.ToLower(name) {
-	case "search_path", "role", "session_authorization", "all":
-		return true
-	}
-	return false
 }
 
 // settle makes sure that what the next statement's names mean is known.
