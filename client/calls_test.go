@@ -248,7 +248,6 @@ func TestAwaitRequest(t *testing.T) {
 	h.login(c, "alice")
 	var mu sync.Mutex
 	phase, tries := "pending", 0
-	decided := make(chan struct{})
 	item := func() string {
 		mu.Lock()
 		defer mu.Unlock()
@@ -263,33 +262,19 @@ func TestAwaitRequest(t *testing.T) {
 		io.WriteString(w, item())
 	})
 	h.mux.HandleFunc("GET "+api.PathRequests, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, item()+"\n"+`{"kind":"Synced"}`+"\n")
+		w.(http.Flusher).Flush()
 		mu.Lock()
 		tries++
 		first := tries == 1
-		mu.Unlock()
-		io.WriteString(w, item()+"\n"+`{"kind":"Synced"}`+"\n")
-		w.(http.Flusher).Flush()
-		if first {
-			return // the server restarts
+		if !first {
+			phase = "approved"
 		}
-		select {
-		case <-decided:
+		mu.Unlock()
+		if !first { // the first watch ends as if the server restarted
 			io.WriteString(w, item()+"\n")
-		case <-r.Context().Done():
 		}
 	})
-	go func() {
-		for {
-			mu.Lock()
-			if tries >= 2 {
-				phase = "approved"
-				mu.Unlock()
-				close(decided)
-				return
-			}
-			mu.Unlock()
-		}
-	}()
 	r, err := c.AwaitRequest(t.Context(), "r-1")
 	if err != nil || r.Status.Phase != "approved" {
 		t.Fatalf("%+v, %v", r.Status, err)

@@ -70,6 +70,7 @@ type Client struct {
 	mu      sync.Mutex
 	current *credentials // nil until loaded
 	retry   time.Time    // no renewal is tried before, after one failed
+	over    string       // name of the login that Keep reported as over, "" if none
 }
 
 // New returns a client of config.Server. It reads and writes nothing yet: a

@@ -40,6 +40,7 @@ type house struct {
 	mu      sync.Mutex
 	broken  map[string]int // status that a path answers instead
 	renews  atomic.Int64
+	renewed chan struct{} // holds one at most
 	hellos  []tunnel.Hello
 	mux     *http.ServeMux
 	handed  chan net.Conn
@@ -54,7 +55,7 @@ func (silent) Wait(context.Context, uint64) error { return nil }
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	h := &house{t: t, dir: t.TempDir(), broken: map[string]int{}}
+	h := &house{t: t, dir: t.TempDir(), broken: map[string]int{}, renewed: make(chan struct{}, 1)}
 	h.startIDP()
 	h.issuer = []identity.Issuer{
 		{Name: "dev", URL: h.idp.URL()},
@@ -248,7 +249,12 @@ func (h *house) routes() {
 	}))
 	h.handle("POST "+api.PathRenew, true, enroll(func(ctx context.Context, e api.Enroll, s string) (api.Enrolled, error) {
 		h.renews.Add(1)
-		return h.room.Renew(ctx, e, s)
+		out, err := h.room.Renew(ctx, e, s)
+		select {
+		case h.renewed <- struct{}{}:
+		default:
+		}
+		return out, err
 	}))
 	h.handle("GET "+api.PathWhoami, false, func(_ *http.Request, p policy.Principal, login string) (any, error) {
 		return api.Whoami{Principal: p, ID: p.ID(), Login: login}, nil

@@ -407,15 +407,14 @@ func TestKeepRenewsUntilTheLoginEnds(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	clock := &later{}
-	c := h.client(at(clock))
+	dir := filepath.Join(t.TempDir(), "home")
+	c := h.client(home(dir), at(clock))
 	h.login(c, "alice")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	clock.set(11 * time.Minute)
 	go func() { done <- c.Keep(ctx) }()
-	for h.renews.Load() == 0 {
-		runtime.Gosched()
-	}
+	<-h.renewed
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
@@ -423,6 +422,18 @@ func TestKeepRenewsUntilTheLoginEnds(t *testing.T) {
 	clock.set(9 * time.Hour)
 	err := c.Keep(t.Context())
 	wantReason(t, err, api.ReasonLoginExpired)
+	t.Run("and revives with a new login", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { done <- c.Keep(ctx) }()
+		clock.set(0)
+		h.login(h.client(home(dir), at(clock)), "alice")
+		clock.set(11 * time.Minute)
+		<-h.renewed
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
 }
 
 func TestAFileThatOthersCanReadIsRefused(t *testing.T) {

@@ -19,6 +19,10 @@ const (
 	// retryAfter is the pause after a renewal that failed while the
 	// certificate is still good.
 	retryAfter = 20 * time.Second
+	// keepStep is how often Keep looks at the clock, or for a new login.
+	keepStep = 5 * time.Second
+	// noLogin stands for the absence of a login in Client.over.
+	noLogin = "none"
 )
 
 // LoginState is what this machine knows of its login, without asking anyone.
@@ -48,30 +52,70 @@ func (c *Client) State() (LoginState, error) {
 }
 
 // Keep renews the certificate in time until ctx ends: for commands that live
-// longer than it, such as an open forward. It returns only when ctx ends or
-// the login does; a provider or server that is away is asked again.
+// longer than it, such as an open forward. A provider or server that is away
+// is asked again. When the login ends Keep returns why, once; called again it
+// waits for somebody to log in anew on this machine and goes on with that.
 func (c *Client) Keep(ctx context.Context) error {
 	for {
-		cred, err := c.ready(ctx)
-		wait := retryAfter
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err == nil:
-			wait = max(cred.leaf.NotAfter.Add(-renewBefore).Sub(c.now())+time.Second, time.Second)
-			if cred.tooOld(c.now()) {
-				wait = retryAfter
-			}
-		case isLoginOver(err):
+		wait, err := c.keepOnce(ctx)
+		if err != nil {
 			return err
 		}
 		// Short steps: a laptop that slept must not wait on for what is left on a timer that stood still.
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(min(wait, 15*time.Second)):
+		case <-time.After(min(wait, keepStep)):
 		}
 	}
+}
+
+// keepOnce renews if it is time and returns when to look again.
+func (c *Client) keepOnce(ctx context.Context) (time.Duration, error) {
+	if c.stillOver() {
+		return keepStep, nil
+	}
+	cred, err := c.ready(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case isLoginOver(err):
+		c.noteOver()
+		return 0, err
+	case err != nil, cred.tooOld(c.now()):
+		return retryAfter, nil
+	}
+	return max(cred.leaf.NotAfter.Add(-renewBefore).Sub(c.now())+time.Second, time.Second), nil
+}
+
+// noteOver remembers which login Keep has reported as over.
+func (c *Client) noteOver() {
+	name := noLogin
+	if l, err := c.store.load(); err == nil && l != nil {
+		name = l.Login
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = name
+}
+
+// stillOver reports whether nobody has logged in since. Nobody is asked but
+// the login's file.
+func (c *Client) stillOver() bool {
+	c.mu.Lock()
+	over := c.over
+	c.mu.Unlock()
+	if over == "" {
+		return false
+	}
+	l, err := c.store.load()
+	if err != nil || l == nil || l.Login == over {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = ""
+	return false
 }
 
 func isLoginOver(err error) bool {
@@ -98,6 +142,9 @@ func (c *Client) ready(ctx context.Context) (*credentials, error) {
 		return c.current, nil
 	}
 	err := c.renew(ctx, false)
+	if err != nil && ctx.Err() != nil {
+		return nil, err // the caller gave up, not the provider
+	}
 	if err != nil && alive && !isLoginOver(err) {
 		c.log.Warn("the login's certificate could not be renewed yet", "error", err)
 		c.retry = now.Add(retryAfter)
@@ -161,6 +208,7 @@ func (c *Client) use(l *login) error {
 	if c.current != nil {
 		c.current.http.CloseIdleConnections()
 	}
+	c.retry = time.Time{}
 	c.current = &credentials{login: l, leaf: pair.Leaf, tls: config, http: c.transport(config)}
 	return nil
 }
