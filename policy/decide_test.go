@@ -382,3 +382,61 @@ spec: {cedar: '@id("ops") permit(principal in Hoop::Group::"ops", action == Hoop
 		t.Errorf("%+v", v)
 	}
 }
+
+func TestNameOfAServiceUnderAnotherIssuer(t *testing.T) {
+	set := clinicSet(t)
+	r := ask(Read, Facts{Kind: "COMMIT", Transaction: "commit"})
+	r.Principal = Principal{Kind: Service, Issuer: "github", Subject: "repo", Name: "billing"}
+	if v := set.Decide(r); v.Effect != Allow {
+		t.Errorf("%+v", v)
+	}
+	r.Principal.Issuer = "elsewhere"
+	if v := set.Decide(r); v.Effect != Deny || v.Rules[0] != RuleService {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestNoPermitNoView(t *testing.T) {
+	set := mustCompile(t, `
+kind: Classification
+metadata: {name: c}
+spec: {targets: {names: [clinic]}, columns: [{column: public.patients.ssn, tag: phi, mask: last4}]}
+---
+kind: Policy
+metadata: {name: p}
+spec: {cedar: '@id("a") permit(principal, action == Hoop::Action::"read", resource);'}
+`)
+	r := ask(Read, Facts{Kind: "SELECT"})
+	tags := set.Tags(r.Target)
+	if len(tags) != 1 {
+		t.Fatal(tags)
+	}
+	if sh := set.Show(r, tags[0]); sh.Clear || sh.Method != "last4" || sh.Rule != RuleDefault {
+		t.Errorf("%+v", sh)
+	}
+	view := r
+	view.Action, view.Column = ViewUnmasked, &tags[0].Column
+	if v := set.Decide(view); v.Effect != Deny {
+		t.Errorf("%+v", v)
+	}
+}
+
+// A limit that was tried and cured nothing must not be left on the stream.
+func TestUselessLimitIsDropped(t *testing.T) {
+	set := mustCompile(t, `
+kind: Policy
+metadata: {name: p}
+spec:
+  cedar: |
+    @id("all") permit(principal, action, resource);
+    @id("agg") @row_limit("10") @approve("dba") forbid(principal, action == Hoop::Action::"read", resource)
+      when { context.kind == "SELECT" }
+      unless { context.approvals.contains("agg/dba:1") || (context.hasWhere && context has rowLimit && context.rowLimit <= 10) };
+`)
+	if v := set.Decide(ask(Read, Facts{Kind: "SELECT"})); v.Effect != Review || v.RowLimit != 0 {
+		t.Errorf("%+v", v)
+	}
+	if v := set.Decide(ask(Read, Facts{Kind: "SELECT", HasWhere: true})); v.Effect != Allow || v.RowLimit != 10 {
+		t.Errorf("%+v", v)
+	}
+}

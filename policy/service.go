@@ -26,11 +26,17 @@ func (sv *service) lists(r *Request) bool {
 		return true
 	}
 	f := r.Statement.Facts
+	return passesUnlisted(f) || unlisted(f) == "" && sv.statements[f.Fingerprint]
+}
+
+// passesUnlisted: transaction control, and the empty statement that drivers
+// send to see whether a connection lives.
+func passesUnlisted(f *Facts) bool {
 	switch f.Transaction {
 	case "begin", "commit", "rollback", "savepoint":
-		return true
+		return f.Class == Read
 	}
-	return f.Kind == "" && f.Class == Read || f.LiteralFree && sv.statements[f.Fingerprint]
+	return f.Kind == "" && f.Class == Read
 }
 
 // Service finds the service that a workload's verified claims prove: the one
