@@ -18,10 +18,11 @@ import (
 // minor versions: the schema validator and the syntax tree. What lint and the
 // index need of a policy leaves it as a rule.
 
-// CedarSchema is the Cedar schema that every policy is validated against.
-//
 //go:embed schema.cedarschema
-var CedarSchema string
+var cedarSchema string
+
+// CedarSchema is the Cedar schema that every policy is validated against.
+func CedarSchema() string { return cedarSchema }
 
 // attr is a bit for each thing about a request that a policy may read.
 type attr uint32
@@ -86,7 +87,7 @@ type language struct {
 func newLanguage() (*language, error) {
 	var s schema.Schema
 	s.SetFilename("schema.cedarschema")
-	if err := s.UnmarshalCedar([]byte(CedarSchema)); err != nil {
+	if err := s.UnmarshalCedar([]byte(cedarSchema)); err != nil {
 		return nil, fmt.Errorf("read the Cedar schema: %w", err)
 	}
 	r, err := s.Resolve()

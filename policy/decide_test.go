@@ -4,7 +4,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -258,7 +260,7 @@ spec:
 	}
 }
 
-func TestMayAnswer(t *testing.T) {
+func TestT63_WhoMayAnswer(t *testing.T) {
 	set := mustCompile(t, `
 kind: Policy
 metadata: {name: p}
@@ -439,4 +441,25 @@ spec:
 	if v := set.Decide(ask(Read, Facts{Kind: "SELECT", HasWhere: true})); v.Effect != Allow || v.RowLimit != 10 {
 		t.Errorf("%+v", v)
 	}
+}
+
+// One set serves every session at once; the race detector watches.
+func TestConcurrentUse(t *testing.T) {
+	set := clinicSet(t)
+	r := ask(Read, Facts{Kind: "SELECT", Tables: []string{"public.patients"}})
+	want, tags := set.Decide(r), set.Tags(r.Target)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 50 {
+				if got := set.Decide(r); !reflect.DeepEqual(got, want) {
+					t.Errorf("%+v, want %+v", got, want)
+				}
+				set.Show(r, tags[0])
+				set.Grant(r)
+				set.Decide(ask(Write, Facts{Kind: "UPDATE"}))
+			}
+		})
+	}
+	wg.Wait()
 }

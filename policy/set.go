@@ -244,7 +244,7 @@ func digest(resources []Resource) (string, error) {
 	slices.SortFunc(sorted, func(a, b Resource) int { return strings.Compare(a.ID(), b.ID()) })
 	h := sha256.New()
 	h.Write([]byte("hoopctl/policy-set/v1\n"))
-	writePart(h, []byte(CedarSchema))
+	writePart(h, []byte(cedarSchema))
 	for i := range sorted {
 		b, err := sorted[i].canonical()
 		if err != nil {
