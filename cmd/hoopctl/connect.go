@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -147,7 +146,7 @@ Ctrl-C (130).`,
 		Example: `  hoopctl connect clinic
   hoopctl connect clinic --client
   hoopctl connect clinic --for 30m --reason "INC-42" -o env
-  psql "$(hoopctl exec clinic -- printenv DATABASE_URL)"   # see exec for one command`,
+  hoopctl connect clinic --socket ~/sockets --ready-file ready.json`,
 		Args:              takes(1, -1, "at least one target"),
 		ValidArgsFunction: a.completeTargets,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -331,8 +330,11 @@ func (a *app) serve(ctx context.Context, cl *client.Client, o connectOptions, al
 	}
 	g.Go(func() error {
 		// A login that ends does not end the forward: new connections are told to log in.
-		if err := cl.Keep(gctx); err != nil && gctx.Err() == nil {
-			report(a.err, a.format() == "json", err)
+		// Keep says once why the login ended, then waits for the next one.
+		for gctx.Err() == nil {
+			if err := cl.Keep(gctx); err != nil && gctx.Err() == nil {
+				report(a.err, a.format() == "json", err)
+			}
 		}
 		return nil
 	})
@@ -393,7 +395,7 @@ func (a *app) watchGrant(ctx context.Context, cl *client.Client, g api.Grant, en
 		}
 		for len(warnings) > 0 && left <= warnings[0] {
 			if len(warnings) == 1 || left > warnings[1] {
-				fmt.Fprintf(a.err, "Grant %s on %s ends in %s.\n", g.Metadata.Name, printable(g.Spec.Target), age(left))
+				fmt.Fprintf(a.err, "Grant %s on %s ends in %s.\n", g.Metadata.Name, printable(g.Spec.Target), span(left))
 			}
 			warnings = warnings[1:]
 		}
@@ -568,6 +570,3 @@ It lets new connections in until it expires; those that are open follow the gran
 	f.StringVar(&r.Purpose, "purpose", "", "purpose of use, where a rule asks for one")
 	return cmd
 }
-
-// database is the database that a place names, for messages.
-func (p place) database() string { return cmp.Or(p.Database, "the default database") }

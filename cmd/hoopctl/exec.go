@@ -31,7 +31,6 @@ type execOptions struct {
 	maxRows  int64
 	timeout  time.Duration
 	database string
-	stop     bool
 }
 
 func newExec(a *app) *cobra.Command {

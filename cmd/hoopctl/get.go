@@ -474,17 +474,19 @@ func endsIn(now func() time.Time, g api.Grant) string {
 	case g.Spec.Standing:
 		return "standing"
 	default:
-		return "in " + age(g.Status.Expires.Sub(now()))
+		return "in " + span(g.Status.Expires.Sub(now()))
 	}
 }
 
 func grants(now func() time.Time) collection[api.Grant] {
 	return collection[api.Grant]{
-		kind:  grantKind(now),
-		meta:  func(g api.Grant) api.Meta { return g.Metadata },
-		list:  func(ctx context.Context, c *client.Client) ([]api.Grant, error) { return c.Grants(ctx) },
-		get:   func(ctx context.Context, c *client.Client, name string) (api.Grant, error) { return c.Grant(ctx, name) },
-		watch: func(ctx context.Context, c *client.Client) iter.Seq2[client.Change[api.Grant], error] { return c.WatchGrants(ctx) },
+		kind: grantKind(now),
+		meta: func(g api.Grant) api.Meta { return g.Metadata },
+		list: func(ctx context.Context, c *client.Client) ([]api.Grant, error) { return c.Grants(ctx) },
+		get:  func(ctx context.Context, c *client.Client, name string) (api.Grant, error) { return c.Grant(ctx, name) },
+		watch: func(ctx context.Context, c *client.Client) iter.Seq2[client.Change[api.Grant], error] {
+			return c.WatchGrants(ctx)
+		},
 		describe: func(w io.Writer, g api.Grant) error {
 			return fields(w, "Name", g.Metadata.Name, "Principal", g.Spec.Name+" ("+g.Spec.Principal+")", "Target", g.Spec.Target, "Status", g.Status.Phase,
 				"Created", stamp(g.Metadata.Created), "Ends", stamp(g.Status.Expires), "Action", g.Spec.Action, "Purpose", g.Spec.Purpose, "Ticket", g.Spec.Ticket,
@@ -519,7 +521,7 @@ func requestKind(now func() time.Time) kind[api.Request] {
 			{header: "ASKS FOR", cell: asksFor},
 			{header: "STATUS", cell: func(r api.Request) string { return r.Status.Phase }},
 			{header: "APPROVERS", cell: approvers},
-			{header: "AGE", cell: func(r api.Request) string { return age(now().Sub(r.Metadata.Created)) }},
+			{header: "AGE", cell: func(r api.Request) string { return span(now().Sub(r.Metadata.Created)) }},
 			{header: "SESSION", wide: true, cell: func(r api.Request) string { return r.Spec.Session }},
 			{header: "RULES", wide: true, cell: func(r api.Request) string { return cureText(r, func(c api.Cure) string { return c.Rule }) }},
 			{header: "REASON", wide: true, cell: func(r api.Request) string { return oneLine(r.Spec.Reason, 40) }},
@@ -535,7 +537,7 @@ func asksFor(r api.Request) string {
 	if r.Spec.For == 0 {
 		return "a grant"
 	}
-	return "a grant for " + age(time.Duration(r.Spec.For))
+	return "a grant for " + span(time.Duration(r.Spec.For))
 }
 
 func approvers(r api.Request) string {
@@ -559,11 +561,15 @@ func cureText(r api.Request, text func(api.Cure) string) string {
 
 func requests(now func() time.Time) collection[api.Request] {
 	return collection[api.Request]{
-		kind:     requestKind(now),
-		meta:     func(r api.Request) api.Meta { return r.Metadata },
-		list:     func(ctx context.Context, c *client.Client) ([]api.Request, error) { return c.Requests(ctx) },
-		get:      func(ctx context.Context, c *client.Client, name string) (api.Request, error) { return c.Request(ctx, name) },
-		watch:    func(ctx context.Context, c *client.Client) iter.Seq2[client.Change[api.Request], error] { return c.WatchRequests(ctx) },
+		kind: requestKind(now),
+		meta: func(r api.Request) api.Meta { return r.Metadata },
+		list: func(ctx context.Context, c *client.Client) ([]api.Request, error) { return c.Requests(ctx) },
+		get: func(ctx context.Context, c *client.Client, name string) (api.Request, error) {
+			return c.Request(ctx, name)
+		},
+		watch: func(ctx context.Context, c *client.Client) iter.Seq2[client.Change[api.Request], error] {
+			return c.WatchRequests(ctx)
+		},
 		describe: describeRequest,
 		remove: func(ctx context.Context, c *client.Client, name, _ string) (string, error) {
 			return "withdrawn", c.Withdraw(ctx, name)
@@ -609,7 +615,7 @@ func sessionKind(now func() time.Time) kind[api.Session] {
 			{header: "STATEMENTS", cell: func(s api.Session) string { return strconv.FormatInt(s.Status.Statements, 10) }},
 			{header: "ROWS", cell: func(s api.Session) string { return strconv.FormatInt(s.Status.Rows, 10) }},
 			{header: "MASKED", cell: func(s api.Session) string { return strconv.FormatInt(s.Status.Masked, 10) }},
-			{header: "AGE", cell: func(s api.Session) string { return age(now().Sub(s.Metadata.Created)) }},
+			{header: "AGE", cell: func(s api.Session) string { return span(now().Sub(s.Metadata.Created)) }},
 			{header: "GRANT", wide: true, cell: func(s api.Session) string { return s.Spec.Grant }},
 			{header: "DATABASE", wide: true, cell: func(s api.Session) string { return s.Spec.Database }},
 			{header: "APPLICATION", wide: true, cell: func(s api.Session) string { return s.Spec.Application }},
@@ -622,11 +628,15 @@ func sessionKind(now func() time.Time) kind[api.Session] {
 
 func sessions(now func() time.Time) collection[api.Session] {
 	return collection[api.Session]{
-		kind:  sessionKind(now),
-		meta:  func(s api.Session) api.Meta { return s.Metadata },
-		list:  func(ctx context.Context, c *client.Client) ([]api.Session, error) { return c.Sessions(ctx) },
-		get:   func(ctx context.Context, c *client.Client, name string) (api.Session, error) { return c.Session(ctx, name) },
-		watch: func(ctx context.Context, c *client.Client) iter.Seq2[client.Change[api.Session], error] { return c.WatchSessions(ctx) },
+		kind: sessionKind(now),
+		meta: func(s api.Session) api.Meta { return s.Metadata },
+		list: func(ctx context.Context, c *client.Client) ([]api.Session, error) { return c.Sessions(ctx) },
+		get: func(ctx context.Context, c *client.Client, name string) (api.Session, error) {
+			return c.Session(ctx, name)
+		},
+		watch: func(ctx context.Context, c *client.Client) iter.Seq2[client.Change[api.Session], error] {
+			return c.WatchSessions(ctx)
+		},
 		describe: func(w io.Writer, s api.Session) error {
 			return fields(w, "Name", s.Metadata.Name, "Principal", s.Spec.Name+" ("+s.Spec.Principal+")", "Target", s.Spec.Target, "Grant", s.Spec.Grant,
 				"Database", s.Spec.Database, "Application", s.Spec.Application, "Via", s.Spec.Via, "Source", s.Spec.Source, "Status", s.Status.Phase,

@@ -162,8 +162,8 @@ func unsafeRune(r rune) bool {
 	return r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar)
 }
 
-// age is a duration as kubectl prints it: 42s, 7m, 3h12m, 9d.
-func age(d time.Duration) string {
+// span is a duration as kubectl prints it: 42s, 7m, 3h12m, 9d.
+func span(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "0s"

@@ -19,6 +19,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
+
+	"github.com/hoopctl/hoopctl/server/parser"
 )
 
 // app is what a run of hoopctl touches of the world. Its fields are set once,
@@ -37,6 +39,10 @@ type app struct {
 
 // run is hoopctl but for the exit. It answers the exit code.
 func run(ctx context.Context, args []string, a *app) int {
+	if len(args) > 0 && args[0] == parserVerb {
+		// The SQL parser's child: no settings, no signals, nothing but its pipes.
+		return parser.Main(args[1:], a.in, a.out, a.err)
+	}
 	ctx, stop := a.untilSignal(ctx)
 	defer stop()
 	root := newRoot(a)
@@ -111,6 +117,10 @@ func wantsJSON(args []string) bool {
 	return false
 }
 
+// parserVerb is the argument with which this binary starts itself as the SQL
+// parser's child.
+const parserVerb = "__parse"
+
 func newRoot(a *app) *cobra.Command {
 	a.settings = viper.New()
 	root := &cobra.Command{
@@ -176,6 +186,9 @@ func verbs(a *app) []*cobra.Command {
 		return cmds
 	}
 	return slices.Concat(
+		in("access", newLogin(a), newLogout(a), newAuth(a), newConnect(a), newExec(a), newSecret(a)),
+		in("know", newGet(a), newDescribe(a), newDelete(a), newExplain(a)),
+		in("run", newDev(a)),
 		in("self", newVersion(a), newConfig(a)),
 		[]*cobra.Command{{Use: "exit-codes", Short: "What each exit code means", Long: exitCodesHelp}},
 	)
