@@ -231,7 +231,7 @@ func (l *Log) lose(c *commit, err error) {
 		close(c.done)
 	}
 	if l.next.ticket > l.durable.ticket {
-		l.failed = append(l.failed, span{c.base.ticket + 1, l.next.ticket})
+		l.failed = append(l.failed, span{c.base.ticket + 1, l.next.ticket, l.state})
 	}
 	ticket := l.next.ticket
 	l.next = l.durable

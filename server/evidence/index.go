@@ -1,11 +1,15 @@
 package evidence
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -17,33 +21,43 @@ import (
 	"github.com/hoopctl/hoopctl/server/api"
 )
 
-// index finds the blocks of 256 leaves that may hold what a query asks for. It
-// knows terms (a kind, a principal, a session …) by block, not by leaf: that
-// costs about a microsecond a leaf to keep, and the leaves themselves are read
-// from the tree's bundles anyway. It is derived: whatever is wrong with it, it
-// is deleted and made anew.
+// index finds the blocks of 256 leaves that may hold what a query asks for, and
+// where in the log they start. It knows terms (a kind, a principal, a session …)
+// by block, not by leaf: that costs about a microsecond a leaf to keep, and the
+// leaves themselves stand in the log. It is derived: whatever is wrong with it,
+// it is deleted and made anew.
 type index struct {
-	path   string
-	blocks *follower
-	log    *slog.Logger
+	path string
+	src  Source // the log's own files, as far as they are durable
+	log  *slog.Logger
 
 	mu   sync.Mutex
 	db   *sql.DB
-	next uint64 // the first block that is not in it
+	next cursor // where the first block starts that is not in it
+}
+
+// cursor is a place in the timeline: the start of a leaf's record, or the end of
+// a segment whose successor holds it.
+type cursor struct {
+	leaf    uint64
+	segment uint64
+	offset  int64
 }
 
 const indexSchema = `
 PRAGMA journal_mode = MEMORY;
 PRAGMA synchronous = OFF;
-CREATE TABLE IF NOT EXISTS blocks (block INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS terms (term TEXT NOT NULL, block INTEGER NOT NULL, PRIMARY KEY (term, block)) WITHOUT ROWID;`
+CREATE TABLE IF NOT EXISTS blocks (block INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL,
+	segment INTEGER NOT NULL, offset INTEGER NOT NULL); -- first and last: times; offset: of the block's first leaf
+CREATE TABLE IF NOT EXISTS terms (term TEXT NOT NULL, block INTEGER NOT NULL, PRIMARY KEY (term, block)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tail (one INTEGER PRIMARY KEY CHECK (one = 1), leaf INTEGER NOT NULL, segment INTEGER NOT NULL, offset INTEGER NOT NULL);`
 
 // openIndex opens the index, or makes a new one if the old may not be trusted:
 // after a crash it was not flushed.
-func openIndex(path string, blocks *follower, trust bool, log *slog.Logger) (*index, error) {
-	x := &index{path: path, blocks: blocks, log: log}
+func openIndex(path string, src Source, trust bool, size uint64, log *slog.Logger) (*index, error) {
+	x := &index{path: path, src: src, log: log}
 	if trust {
-		err := x.open()
+		err := x.open(size)
 		if err == nil {
 			return x, nil
 		}
@@ -52,35 +66,47 @@ func openIndex(path string, blocks *follower, trust bool, log *slog.Logger) (*in
 	return x, x.renew()
 }
 
-func (x *index) open() error {
+func (x *index) open(size uint64) error {
 	db, err := sql.Open("sqlite", "file:"+x.path)
 	if err != nil {
 		return err
 	}
 	db.SetMaxOpenConns(1)
-	var check string
-	err = db.QueryRow("PRAGMA quick_check(1)").Scan(&check)
-	if err == nil && check != "ok" {
-		err = errors.New(check)
-	}
-	if err == nil {
-		_, err = db.Exec(indexSchema)
-	}
-	var count, top sql.NullInt64
-	if err == nil {
-		err = db.QueryRow("SELECT count(*), max(block) FROM blocks").Scan(&count, &top)
-	}
-	if err == nil && count.Int64 > 0 && top.Int64 != count.Int64-1 {
-		err = errors.New("blocks are missing")
-	}
-	if size, _ := x.blocks.at(); err == nil && uint64(count.Int64) > size/tileWidth {
+	next, err := checkIndex(db)
+	if err == nil && next.leaf > size {
 		err = errors.New("it knows more than the log")
 	}
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	x.db, x.next = db, uint64(count.Int64)
+	x.db, x.next = db, next
 	return nil
+}
+
+// checkIndex looks whether a database is sound, and where it ends.
+func checkIndex(db *sql.DB) (next cursor, err error) {
+	var check string
+	if err = db.QueryRow("PRAGMA quick_check(1)").Scan(&check); err != nil {
+		return next, err
+	}
+	if check != "ok" {
+		return next, errors.New(check)
+	}
+	if _, err = db.Exec(indexSchema); err != nil {
+		return next, err
+	}
+	var count, top sql.NullInt64
+	if err = db.QueryRow("SELECT count(*), max(block) FROM blocks").Scan(&count, &top); err != nil {
+		return next, err
+	}
+	err = db.QueryRow("SELECT leaf, segment, offset FROM tail").Scan(&next.leaf, &next.segment, &next.offset)
+	if errors.Is(err, sql.ErrNoRows) {
+		next, err = cursor{segment: 1}, nil
+	}
+	if err == nil && (count.Int64 > 0 && top.Int64 != count.Int64-1 || uint64(count.Int64)*tileWidth != next.leaf) {
+		err = errors.New("blocks are missing")
+	}
+	return next, err
 }
 
 // renew starts over with an empty index. Called with the lock held, or before
@@ -95,7 +121,7 @@ func (x *index) renew() error {
 			return fmt.Errorf("rebuild the search index: %w", err)
 		}
 	}
-	if err := x.open(); err != nil {
+	if err := x.open(0); err != nil {
 		return fmt.Errorf("rebuild the search index: %w", err)
 	}
 	return nil
@@ -123,58 +149,165 @@ func (x *index) catchUp() {
 	}
 }
 
-const blocksPerTx = 256
+// leavesPerTx is how much is indexed in one transaction.
+const leavesPerTx = 256 * tileWidth
 
 func (x *index) catchUpLocked() error {
 	if x.db == nil {
-		if err := x.open(); err != nil {
-			return err
-		}
+		return errors.New("it could not be opened")
 	}
 	for {
-		size, _ := x.blocks.at()
-		whole := size / tileWidth
-		if x.next >= whole {
-			return nil
-		}
-		if err := x.add(x.next, min(whole, x.next+blocksPerTx)); err != nil {
+		from := x.next.leaf
+		if err := x.add(); err != nil || x.next.leaf == from {
 			return err
 		}
 	}
 }
 
-func (x *index) add(from, to uint64) error {
+// add indexes the whole blocks from where the index ends, up to a
+// transaction's worth.
+func (x *index) add() error {
 	tx, err := x.db.Begin()
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback() // does nothing after a commit
-	term, err := tx.Prepare("INSERT INTO terms VALUES (?, ?)")
-	if err != nil {
+	block := newBlock(x.next)
+	next := x.next
+	err = x.read(context.Background(), x.next, func(at, after cursor, leaf []byte) error {
+		if err := block.add(at, leaf); err != nil {
+			return fmt.Errorf("leaf %d: %w", at.leaf, err)
+		}
+		if after.leaf%tileWidth > 0 {
+			return nil
+		}
+		if err := block.save(tx); err != nil {
+			return err
+		}
+		next, block = after, newBlock(after)
+		if next.leaf-x.next.leaf >= leavesPerTx {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) || next == x.next {
 		return err
 	}
-	for n := from; n < to; n++ {
-		bundle, _, err := x.blocks.block(n)
-		if err != nil {
-			return err
-		}
-		terms, first, last, err := blockTerms(bundle)
-		if err != nil {
-			return fmt.Errorf("block %d: %w", n, err)
-		}
-		for t := range terms {
-			if _, err := term.Exec(t, n); err != nil {
-				return err
-			}
-		}
-		if _, err := tx.Exec("INSERT INTO blocks VALUES (?, ?, ?)", n, first, last); err != nil {
-			return err
-		}
+	if _, err := tx.Exec("INSERT OR REPLACE INTO tail VALUES (1, ?, ?, ?)", next.leaf, next.segment, next.offset); err != nil {
+		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	x.next = to
+	x.next = next
+	return nil
+}
+
+// errEnough ends a read that has what it wants.
+var errEnough = errors.New("enough")
+
+// read calls fn for the durable leaves from a place on, with the places of
+// each and of what follows it. The log wrote them under this process's lock, so
+// they are not checked again.
+func (x *index) read(ctx context.Context, at cursor, fn func(at, after cursor, leaf []byte) error) error {
+	for {
+		f, err := x.segmentFrom(ctx, &at)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // the next segment is not begun
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(readRecords(f, &at, fn), f.Close()); err != nil {
+			return err
+		}
+		at = cursor{leaf: at.leaf, segment: at.segment + 1}
+	}
+}
+
+// segmentFrom opens a segment at a place; offset 0 is moved after the header.
+func (x *index) segmentFrom(ctx context.Context, at *cursor) (io.ReadCloser, error) {
+	name := timeline.dir() + "/" + segmentName(at.segment)
+	if at.offset == 0 {
+		h, err := readSegmentHeader(ctx, x.src, name)
+		if err != nil {
+			return nil, err
+		}
+		at.offset = int64(segmentBody(h))
+	}
+	return openAt(ctx, x.src, name, at.offset)
+}
+
+func readRecords(r io.Reader, at *cursor, fn func(at, after cursor, leaf []byte) error) error {
+	in := bufio.NewReaderSize(r, 2*maxLeaf)
+	for {
+		head, err := in.Peek(recordHeader)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		n := 4 + int(binary.BigEndian.Uint32(head))
+		if n < recordHeader {
+			return nil // preallocated space
+		}
+		after := cursor{at.leaf, at.segment, at.offset + int64(n)}
+		if head[4] == recordLeaf {
+			after.leaf++
+			rec, err := in.Peek(n)
+			if err == nil {
+				err = fn(*at, after, rec[recordHeader:])
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if _, err := in.Discard(n); err != nil {
+			return err
+		}
+		*at = after
+	}
+}
+
+// blockEntry is a block in the making.
+type blockEntry struct {
+	start       cursor
+	terms       map[string]struct{}
+	first, last int64 // times
+}
+
+func newBlock(start cursor) *blockEntry {
+	return &blockEntry{start: start, terms: map[string]struct{}{}, first: 1<<63 - 1}
+}
+
+func (b *blockEntry) add(at cursor, leaf []byte) error {
+	if at.leaf%tileWidth == 0 {
+		b.start = at
+	}
+	return scanLeaf(leaf, func(key, value []byte) error {
+		if string(key) == "time" {
+			t, err := leafTime(value)
+			b.first, b.last = min(b.first, t.UnixNano()), max(b.last, t.UnixNano())
+			return err
+		}
+		if prefix, ok := termFields[string(key)]; ok {
+			return addTerms(b.terms, prefix, value)
+		}
+		return nil
+	})
+}
+
+func (b *blockEntry) save(tx *sql.Tx) error {
+	n := b.start.leaf / tileWidth
+	if _, err := tx.Exec("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", n, b.first, b.last, b.start.segment, b.start.offset); err != nil {
+		return err
+	}
+	for t := range b.terms {
+		if _, err := tx.Exec("INSERT INTO terms VALUES (?, ?)", t, n); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -185,30 +318,13 @@ var termFields = map[string]string{
 	"tables": "T", "tags": "G", "masked": "m", "approvals": "a",
 }
 
-// blockTerms are the distinct terms of a block, and the range of its times.
-func blockTerms(bundle []byte) (terms map[string]struct{}, first, last int64, err error) {
-	terms = map[string]struct{}{}
-	first = 1<<63 - 1
-	err = entries(bundle, tileWidth, func(_ int, leaf []byte) error {
-		return scanLeaf(leaf, func(key, value []byte) error {
-			if string(key) == "time" {
-				t, err := leafTime(value)
-				first, last = min(first, t.UnixNano()), max(last, t.UnixNano())
-				return err
-			}
-			prefix, ok := termFields[string(key)]
-			if !ok {
-				return nil
-			}
-			return addTerms(terms, prefix, value)
-		})
-	})
-	return terms, first, last, err
-}
-
 func addTerms(terms map[string]struct{}, prefix string, value []byte) error {
 	if text, ok := plain(value); ok {
-		terms[prefix+string(text)] = struct{}{}
+		var space [128]byte
+		term := append(append(space[:0], prefix...), text...)
+		if _, known := terms[string(term)]; !known { // known ones, which are most, cost no allocation
+			terms[string(term)] = struct{}{}
+		}
 		return nil
 	}
 	var err error
@@ -249,35 +365,40 @@ func leafTime(value []byte) (time.Time, error) {
 	return t, err
 }
 
-// candidates are the whole blocks that may hold an answer, in ascending order.
-func (x *index) candidates(ctx context.Context, q api.EventQuery, whole uint64) ([]uint64, error) {
+// candidates are the places of the blocks that may hold an answer, in ascending
+// order; the last is where the part starts that is not indexed.
+func (x *index) candidates(ctx context.Context, q api.EventQuery) ([]cursor, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if err := x.catchUpLocked(); err != nil {
 		x.log.Warn("the search index failed; rebuilding it", "err", err)
-		if err := errors.Join(x.renew(), x.catchUpLocked()); err != nil {
+		if err := x.renew(); err != nil {
+			return nil, err
+		}
+		if err := x.catchUpLocked(); err != nil {
 			return nil, err
 		}
 	}
-	where, args := blockConditions(q, whole)
-	rows, err := x.db.QueryContext(ctx, "SELECT block FROM blocks WHERE "+where+" ORDER BY block", args...)
+	where, args := blockConditions(q)
+	rows, err := x.db.QueryContext(ctx, "SELECT block, segment, offset FROM blocks WHERE "+where+" ORDER BY block", args...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var found []uint64
+	var found []cursor
 	for rows.Next() {
-		var n uint64
-		if err := rows.Scan(&n); err != nil {
+		var c cursor
+		if err := rows.Scan(&c.leaf, &c.segment, &c.offset); err != nil {
 			return nil, err
 		}
-		found = append(found, n)
+		c.leaf *= tileWidth
+		found = append(found, c)
 	}
-	return found, rows.Err()
+	return append(found, x.next), rows.Err()
 }
 
-func blockConditions(q api.EventQuery, whole uint64) (where string, args []any) {
-	where, args = "block >= ? AND block < ?", []any{q.After / tileWidth, whole}
+func blockConditions(q api.EventQuery) (where string, args []any) {
+	where, args = "block >= ?", []any{q.After / tileWidth}
 	if !q.Since.IsZero() {
 		where, args = where+" AND last >= ?", append(args, q.Since.UnixNano())
 	}
@@ -355,27 +476,27 @@ func (l *Log) Search(ctx context.Context, q api.EventQuery) ([]api.Event, error)
 	if q.Limit <= 0 {
 		q.Limit = 100
 	}
-	size, err := l.followed(ctx)
-	if err != nil {
-		return nil, err
-	}
-	whole := size / tileWidth
-	blocks, err := l.index.candidates(ctx, q, whole)
+	found, err := l.search(ctx, &q)
 	if err != nil {
 		return nil, fmt.Errorf("evidence: search: %w", err)
 	}
-	blocks = append(blocks, whole)
+	return found, nil
+}
+
+func (l *Log) search(ctx context.Context, q *api.EventQuery) ([]api.Event, error) {
+	size := l.Size()
+	blocks, err := l.index.candidates(ctx, *q)
+	if err != nil {
+		return nil, err
+	}
 	if q.Descending {
 		slices.Reverse(blocks)
 	}
 	var found []api.Event
-	for _, n := range blocks {
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
-		}
-		hits, err := l.searchBlock(n, size, &q)
+	for _, c := range blocks {
+		hits, err := l.searchBlock(ctx, c, size, q)
 		if err != nil {
-			return nil, fmt.Errorf("evidence: search: %w", err)
+			return nil, err
 		}
 		if found = append(found, hits...); len(found) >= q.Limit {
 			return found[:q.Limit], nil
@@ -384,46 +505,33 @@ func (l *Log) Search(ctx context.Context, q api.EventQuery) ([]api.Event, error)
 	return found, nil
 }
 
-func (l *Log) searchBlock(n, size uint64, q *api.EventQuery) ([]api.Event, error) {
-	bundle, _, err := l.behind.block(n)
-	if err != nil {
-		return nil, err
-	}
+// searchBlock searches the leaves from a block's start to its end.
+func (l *Log) searchBlock(ctx context.Context, c cursor, size uint64, q *api.EventQuery) ([]api.Event, error) {
 	var hits []api.Event
-	err = entries(bundle, tileWidth, func(i int, leaf []byte) error {
-		index := n*tileWidth + uint64(i)
-		if index >= size || q.After > 0 && index <= q.After {
+	end := min(size, (c.leaf/tileWidth+1)*tileWidth)
+	err := l.index.read(ctx, c, func(at, _ cursor, leaf []byte) error {
+		if at.leaf >= end {
+			return errEnough
+		}
+		if q.After > 0 && at.leaf <= q.After {
 			return nil
 		}
 		var e api.Event
 		if err := json.Unmarshal(leaf, &e); err != nil {
-			return fmt.Errorf("leaf %d: %w", index, err)
+			return fmt.Errorf("leaf %d: %w", at.leaf, err)
 		}
 		if Matches(q, &e) {
 			hits = append(hits, e)
 		}
 		return nil
 	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
 	if q.Descending {
 		slices.Reverse(hits)
 	}
 	return hits, err
-}
-
-// followed waits until the tree holds everything that is durable now.
-func (l *Log) followed(ctx context.Context) (uint64, error) {
-	want := l.Size()
-	for {
-		size, progress := l.behind.at()
-		if size >= want {
-			return size, nil
-		}
-		select {
-		case <-progress:
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		}
-	}
 }
 
 // Follow calls fn for each event after the given index (0: from the first) in
@@ -434,12 +542,28 @@ func (l *Log) Follow(ctx context.Context, after uint64, fn func(api.Event) error
 	if after > 0 {
 		next++
 	}
+	at, err := l.index.find(ctx, next)
+	if err != nil {
+		return fmt.Errorf("evidence: follow: %w", err)
+	}
 	for {
-		size, progress := l.behind.at()
-		for next < size {
-			if err := l.showBlock(ctx, &next, size, fn); err != nil {
+		_, progress := l.behind.at()
+		err := l.index.read(ctx, at, func(c, after cursor, leaf []byte) error {
+			at = after
+			if c.leaf < next {
+				return nil
+			}
+			if err := context.Cause(ctx); err != nil {
 				return err
 			}
+			var e api.Event
+			if err := json.Unmarshal(leaf, &e); err != nil {
+				return fmt.Errorf("evidence: leaf %d: %w", c.leaf, err)
+			}
+			return fn(e)
+		})
+		if err != nil {
+			return err
 		}
 		select {
 		case <-progress:
@@ -451,25 +575,11 @@ func (l *Log) Follow(ctx context.Context, after uint64, fn func(api.Event) error
 	}
 }
 
-func (l *Log) showBlock(ctx context.Context, next *uint64, size uint64, fn func(api.Event) error) error {
-	n := *next / tileWidth
-	bundle, _, err := l.behind.block(n)
+// find is the start of the block that holds a leaf, or of what is not indexed.
+func (x *index) find(ctx context.Context, leaf uint64) (cursor, error) {
+	blocks, err := x.candidates(ctx, api.EventQuery{After: leaf})
 	if err != nil {
-		return fmt.Errorf("evidence: follow: %w", err)
+		return cursor{}, err
 	}
-	return entries(bundle, tileWidth, func(i int, leaf []byte) error {
-		index := n*tileWidth + uint64(i)
-		if index < *next || index >= size {
-			return nil
-		}
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		var e api.Event
-		if err := json.Unmarshal(leaf, &e); err != nil {
-			return fmt.Errorf("evidence: leaf %d: %w", index, err)
-		}
-		*next = index + 1
-		return fn(e)
-	})
+	return blocks[0], nil
 }

@@ -147,7 +147,11 @@ type place struct {
 	end    int64
 }
 
-type span struct{ first, last uint64 }
+// span is tickets that failed, and why.
+type span struct {
+	first, last uint64
+	err         error
+}
 
 // commit is a batch in the making.
 type commit struct {
@@ -297,7 +301,7 @@ func (l *Log) Wait(ctx context.Context, ticket uint64) error {
 func (l *Log) find(ticket uint64) (*commit, error) {
 	for _, s := range l.failed {
 		if ticket >= s.first && ticket <= s.last {
-			return nil, errLost
+			return nil, s.err
 		}
 	}
 	switch {

@@ -140,7 +140,7 @@ func (l *Log) begin(leaves, frames *recovered) error {
 		return errors.Join(err, l.leaves.release(), l.frames.release())
 	}
 	var err error
-	if l.index, err = openIndex(l.path("index.db"), l.behind, clean || leaves.next == 0, l.cfg.Logger); err != nil {
+	if l.index, err = openIndex(l.path("index.db"), l, clean || leaves.next == 0, leaves.next, l.cfg.Logger); err != nil {
 		return errors.Join(err, l.leaves.release(), l.frames.release())
 	}
 	go l.behind.run()

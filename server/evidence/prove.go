@@ -6,7 +6,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -46,7 +48,7 @@ func prove(ctx context.Context, src Source, cp Checkpoint, index uint64) (*Proof
 	if index >= cp.Size {
 		return nil, fmt.Errorf("the checkpoint covers %d leaves; wait for the next one", cp.Size)
 	}
-	leaf, err := readLeaf(ctx, src, cp.Size, index)
+	leaf, err := readLeaf(ctx, src, index)
 	if err != nil {
 		return nil, err
 	}
@@ -102,34 +104,76 @@ func CheckProof(p *Proof, logKey string) (Checkpoint, error) {
 	return cp, nil
 }
 
-// readLeaf reads a leaf from its bundle of entries.
-func readLeaf(ctx context.Context, src Source, size, index uint64) ([]byte, error) {
-	n := index / tileWidth
-	bundle, err := readTile(ctx, src, "entries", n, int(min(tileWidth, size-n*tileWidth)))
+// ReadTile is a tile in the layout of C2SP tlog-tiles: tile/L/N[.p/W] are hashes,
+// tile/entries/N[.p/W] are leaves, each after its 16-bit length. A tile that
+// the log has not filled so far is an error that wraps fs.ErrNotExist.
+func ReadTile(ctx context.Context, src Source, path string) ([]byte, error) {
+	level, n, width, ok := parseTilePath(path)
+	l, err := strconv.Atoi(level)
+	switch {
+	case ok && level == "entries":
+		return readEntries(ctx, src, n*tileWidth, width)
+	case !ok || err != nil || l >= maxLevels || strconv.Itoa(l) != level || l < 0:
+		return nil, fmt.Errorf("%s is no tile: %w", path, fs.ErrNotExist)
+	}
+	return readHashes(ctx, src, l, n, width)
+}
+
+func readHashes(ctx context.Context, src Source, level int, n uint64, width int) ([]byte, error) {
+	f, err := openAt(ctx, src, levelPath(level), int64(n)*tileWidth*tlog.HashSize)
 	if err != nil {
 		return nil, err
 	}
-	var found []byte
-	err = entries(bundle, tileWidth, func(i int, leaf []byte) error {
-		if uint64(i) == index%tileWidth {
-			found = bytes.Clone(leaf)
-		}
-		return nil
-	})
-	if err == nil && found == nil {
-		err = fmt.Errorf("%w: its bundle does not hold it", ErrTampered)
+	b := make([]byte, width*tlog.HashSize)
+	_, err = io.ReadFull(f, b)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("tile %d of level %d is not that wide: %w", n, level, fs.ErrNotExist)
 	}
-	return found, err
+	return b, errors.Join(err, f.Close())
 }
 
-// readTile reads a tile of at least the given width. A running server replaces
-// partial tiles by whole ones.
-func readTile(ctx context.Context, src Source, level string, n uint64, width int) ([]byte, error) {
-	b, err := readFile(ctx, src, tilePath(level, n, width), tileWidth*(maxLeaf+2))
-	if errors.Is(err, fs.ErrNotExist) && width < tileWidth {
-		return readFile(ctx, src, tilePath(level, n, tileWidth), tileWidth*(maxLeaf+2))
+// readEntries reads leaves from the segments that hold them, as a bundle.
+func readEntries(ctx context.Context, src Source, first uint64, count int) ([]byte, error) {
+	list, err := src.List(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return b, err
+	names := streamFiles(list, timeline)
+	var bundle []byte
+	next := first
+	at := sort.Search(len(names), func(i int) bool {
+		h, herr := readSegmentHeader(ctx, src, names[i])
+		err = errors.Join(err, herr)
+		return h.first > first
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names[max(0, at-1):] {
+		_, err := eachLeaf(ctx, src, name, func(index uint64, leaf []byte) error {
+			if index == next && next < first+uint64(count) {
+				bundle = appendEntry(bundle, leaf)
+				next++
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if next == first+uint64(count) {
+			return bundle, nil
+		}
+	}
+	return nil, fmt.Errorf("leaves %d to %d: %w", first, first+uint64(count)-1, fs.ErrNotExist)
+}
+
+// readLeaf reads one leaf from the segment that holds it.
+func readLeaf(ctx context.Context, src Source, index uint64) ([]byte, error) {
+	bundle, err := readEntries(ctx, src, index, 1)
+	if err != nil {
+		return nil, err
+	}
+	return bundle[2:], nil
 }
 
 // tileReader lets tlog read the tiles of a source. tlog checks them against
@@ -146,14 +190,11 @@ func (*tileReader) Height() int { return tileHeight }
 func (r *tileReader) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	out := make([][]byte, len(tiles))
 	for i, t := range tiles {
-		b, err := readTile(r.ctx, r.src, strconv.Itoa(t.L), uint64(t.N), t.W)
+		b, err := readHashes(r.ctx, r.src, t.L, uint64(t.N), t.W)
 		if err != nil {
 			return nil, err
 		}
-		if len(b) < t.W*tlog.HashSize {
-			return nil, fmt.Errorf("%w: tile %d of level %d is cut short", ErrTampered, t.N, t.L)
-		}
-		out[i] = b[:t.W*tlog.HashSize]
+		out[i] = b
 	}
 	return out, nil
 }

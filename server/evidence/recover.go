@@ -297,45 +297,53 @@ func crashed(open []byte, why string) *api.Event {
 }
 
 // restore brings the follower to the timeline's end: from the last checkpoint's
-// tiles where they are good, else from the first leaf. Either way the leaves
+// hashes where they are good, else from the first leaf. Either way the leaves
 // must give the root that the checkpoint says.
 func (f *follower) restore(cp Checkpoint, headers []segmentHeader, size uint64) error {
 	if cp.Note != nil && size < cp.Size {
 		return fmt.Errorf("%w: the log holds %d leaves, its own checkpoint says %d", ErrTampered, size, cp.Size)
 	}
-	start := cp.Size / tileWidth * tileWidth
-	if !f.loadEdge(cp, start) {
-		f.tree, start = tree{full: f.keepTile}, 0
+	start := cp.Size / tileWidth * tileWidth // at least the last leaves are compared with the root
+	if !f.loadEdge(start) {
+		start = 0
+		f.reset(0)
 	}
 	err := f.replay(cp, headers, start, size)
 	if err != nil && start > 0 {
-		f.log.Warn("the tree's tiles do not fit the log; rebuilding them", "err", err)
-		f.tree, f.bundle, f.unsaved = tree{full: f.keepTile}, nil, nil
+		f.log.Warn("the tree's hashes do not fit the log; rebuilding them", "err", err)
+		f.reset(0)
 		err = f.replay(cp, headers, 0, size)
 	}
 	f.signed = cp
 	return err
 }
 
-// loadEdge reads the right edge of the tree of start leaves, a multiple of 256,
-// from the tiles that cp's tree has.
-func (f *follower) loadEdge(cp Checkpoint, start uint64) bool {
-	f.tree = tree{full: f.keepTile, size: start, levels: [][]tlog.Hash{make([]tlog.Hash, 0, tileWidth)}}
+// loadEdge reads the right edge of the tree of start leaves, a multiple of 256.
+func (f *follower) loadEdge(start uint64) bool {
+	f.reset(start)
+	f.tree.levels = [][]tlog.Hash{make([]tlog.Hash, 0, tileWidth)}
 	for level := 1; start>>(tileHeight*level) > 0; level++ {
-		w := int(start >> (tileHeight * level) % tileWidth)
+		count := start >> (tileHeight * level)
+		b := make([]byte, count%tileWidth*tlog.HashSize)
+		if !readAt(f.file(levelPath(level)), b, int64(count/tileWidth*tileWidth)*tlog.HashSize) {
+			return false
+		}
 		hashes := make([]tlog.Hash, 0, tileWidth)
-		if w > 0 {
-			b, err := os.ReadFile(f.file(tilePath(strconv.Itoa(level), start>>(tileHeight*(level+1)), w)))
-			if err != nil || len(b) != w*tlog.HashSize {
-				return false
-			}
-			for i := range w {
-				hashes = append(hashes, tlog.Hash(b[i*tlog.HashSize:]))
-			}
+		for ; len(b) > 0; b = b[tlog.HashSize:] {
+			hashes = append(hashes, tlog.Hash(b[:tlog.HashSize]))
 		}
 		f.tree.levels = append(f.tree.levels, hashes)
 	}
 	return true
+}
+
+func readAt(name string, b []byte, off int64) bool {
+	file, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	_, err = file.ReadAt(b, off)
+	return errors.Join(err, file.Close()) == nil
 }
 
 func (f *follower) replay(cp Checkpoint, headers []segmentHeader, start, size uint64) error {
@@ -367,7 +375,7 @@ func (f *follower) replay(cp Checkpoint, headers []segmentHeader, start, size ui
 				if index++; index <= start || index > size {
 					continue
 				}
-				f.add(rec.body)
+				f.tree.add(leafHash(rec.body, &f.scratch))
 				if err := check(); err != nil {
 					return err
 				}

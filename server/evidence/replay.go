@@ -146,6 +146,43 @@ func each(ctx context.Context, src Source, name string, s stream, fn func(record
 	return err
 }
 
+// eachLeaf calls fn for the leaves of a segment, with their numbers.
+func eachLeaf(ctx context.Context, src Source, name string, fn func(index uint64, leaf []byte) error) (uint64, error) {
+	h, err := readSegmentHeader(ctx, src, name)
+	if err != nil {
+		return 0, err
+	}
+	index := h.first
+	err = each(ctx, src, name, timeline, func(rec record) error {
+		if rec.kind != recordLeaf {
+			return nil
+		}
+		index++
+		return fn(index-1, rec.body)
+	})
+	return index, err
+}
+
+func readSegmentHeader(ctx context.Context, src Source, name string) (segmentHeader, error) {
+	f, err := src.Open(ctx, name)
+	if err != nil {
+		return segmentHeader{}, err
+	}
+	head := make([]byte, headerFixed+maxNode+4)
+	n, err := io.ReadFull(f, head)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return segmentHeader{}, err
+	}
+	h, _, err := parseHeader(head[:n])
+	if err != nil {
+		return h, fmt.Errorf("%w: %s: %w", ErrTampered, name, err)
+	}
+	return h, nil
+}
+
 func (r *sessionReader) readEvents(list []api.EvidenceFile) error {
 	mention := fmt.Appendf(nil, `"session":"%s"`, r.session)
 	for _, name := range streamFiles(list, timeline) {
@@ -200,7 +237,7 @@ func (r *sessionReader) span(names []string) (from, to int, err error) {
 	start, end := r.events[0].Time, r.events[len(r.events)-1].Time
 	to = len(names)
 	for i, name := range names {
-		h, err := r.header(name)
+		h, err := readSegmentHeader(r.ctx, r.src, name)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -212,26 +249,6 @@ func (r *sessionReader) span(names []string) (from, to int, err error) {
 		}
 	}
 	return from, to, nil
-}
-
-func (r *sessionReader) header(name string) (segmentHeader, error) {
-	f, err := r.src.Open(r.ctx, name)
-	if err != nil {
-		return segmentHeader{}, err
-	}
-	head := make([]byte, headerFixed+maxNode+4)
-	n, err := io.ReadFull(f, head)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = nil
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return segmentHeader{}, err
-	}
-	h, _, err := parseHeader(head[:n])
-	if err != nil {
-		return h, fmt.Errorf("%w: %s: %w", ErrTampered, name, err)
-	}
-	return h, nil
 }
 
 // take opens a frame and sends it, after the events before it.

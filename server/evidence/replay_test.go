@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,8 +122,9 @@ func TestT78_OnlyTheAuditorsReadIt(t *testing.T) {
 // 8 MiB, and after Close, opens nothing from before.
 func TestT78_ALiveRecordingForgetsItsKeys(t *testing.T) {
 	h := newHouse(t)
-	now := time.Now()
-	h.cfg.Now = func() time.Time { return now }
+	start := time.Now()
+	var later atomic.Int64
+	h.cfg.Now = func() time.Time { return start.Add(time.Duration(later.Load())) }
 	l := h.open()
 	appendWait(t, l, &api.Event{Kind: api.EventSessionOpen, Session: "s-1"})
 	rec, err := l.Record("s-1", RecordOptions{})
@@ -138,7 +140,7 @@ func TestT78_ALiveRecordingForgetsItsKeys(t *testing.T) {
 			noise.Read(b)
 		}
 		if i == 30 {
-			now = now.Add(time.Hour)
+			later.Store(int64(time.Hour))
 		}
 		sent = append(sent, b)
 		if _, _, err := rec.Frame('c', b); err != nil {

@@ -25,6 +25,27 @@ type Source interface {
 	Open(ctx context.Context, path string) (io.ReadCloser, error)
 }
 
+// Ranged is a Source that can read a part of a file without what is before it.
+type Ranged interface {
+	// OpenAt reads a file from an offset on.
+	OpenAt(ctx context.Context, path string, offset int64) (io.ReadCloser, error)
+}
+
+// openAt reads a file from an offset on, skipping what is before it if it must.
+func openAt(ctx context.Context, src Source, name string, offset int64) (io.ReadCloser, error) {
+	if r, ok := src.(Ranged); ok {
+		return r.OpenAt(ctx, name, offset)
+	}
+	f, err := src.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.CopyN(io.Discard, f, offset); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s ends before byte %d: %w", name, offset, err), f.Close())
+	}
+	return f, nil
+}
+
 // Folder is the evidence in a folder of this machine.
 type Folder string
 
@@ -55,10 +76,9 @@ func (f Folder) List(ctx context.Context) ([]api.EvidenceFile, error) {
 	return files, nil
 }
 
-// gone ignores files that a running server replaced meanwhile.
+// gone ignores a file that a running server replaced meanwhile.
 func gone(err error) error {
-	var p *fs.PathError
-	if errors.Is(err, fs.ErrNotExist) && errors.As(err, &p) && strings.Contains(filepath.ToSlash(p.Path), "/tile/") {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
@@ -72,33 +92,63 @@ func (f Folder) Open(_ context.Context, name string) (io.ReadCloser, error) {
 	return os.Open(filepath.Join(string(f), filepath.FromSlash(name)))
 }
 
+// OpenAt implements Ranged.
+func (f Folder) OpenAt(ctx context.Context, name string, offset int64) (io.ReadCloser, error) {
+	r, err := f.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.(io.Seeker).Seek(offset, io.SeekStart); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
 // List implements Source for a running log: segments count only as far as they
 // are durable, and private files are left out. Wrapped keys are shown: they
 // open with an auditor's identity only.
 func (l *Log) List(ctx context.Context) ([]api.EvidenceFile, error) {
+	for {
+		files, err := Folder(l.cfg.Dir).List(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if files, ok := l.durableOf(files); ok {
+			return files, nil
+		}
+	}
+}
+
+// ends are the current segments, and how far they are durable.
+func (l *Log) ends() map[string]int64 {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	ends := map[string]int64{}
-	for _, s := range []stream{timeline, payload} {
-		if p := l.places[s]; p.number > 0 {
+	for s, p := range l.places {
+		if p.number > 0 {
 			ends[s.dir()+"/"+segmentName(p.number)] = p.end
 		}
 	}
-	l.mu.Unlock()
-	files, err := Folder(l.cfg.Dir).List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	files = slices.DeleteFunc(files, func(f api.EvidenceFile) bool { return !published(f.Path) || l.beyond(f.Path, ends) })
+	return ends
+}
+
+// durableOf cuts a listing to what is durable now. It is false if a segment was
+// begun since the listing was made.
+func (l *Log) durableOf(files []api.EvidenceFile) ([]api.EvidenceFile, bool) {
+	ends := l.ends()
+	files = slices.DeleteFunc(files, func(f api.EvidenceFile) bool { return !published(f.Path) || beyond(f.Path, ends) })
+	seen := 0
 	for i := range files {
 		if end, ok := ends[files[i].Path]; ok {
 			files[i].Size = end
+			seen++
 		}
 	}
-	return files, nil
+	return files, seen == len(ends)
 }
 
 // beyond reports whether a segment is newer than the durable places in ends.
-func (l *Log) beyond(name string, ends map[string]int64) bool {
+func beyond(name string, ends map[string]int64) bool {
 	dir := path.Dir(name)
 	if dir != timeline.dir() && dir != payload.dir() {
 		return false
@@ -113,20 +163,25 @@ func (l *Log) beyond(name string, ends map[string]int64) bool {
 
 // Open implements Source for a running log: a segment ends where its last
 // durable batch does.
-func (l *Log) Open(_ context.Context, name string) (io.ReadCloser, error) {
-	if !fs.ValidPath(name) || !published(name) {
+func (l *Log) Open(ctx context.Context, name string) (io.ReadCloser, error) {
+	return l.OpenAt(ctx, name, 0)
+}
+
+// OpenAt implements Ranged.
+func (l *Log) OpenAt(ctx context.Context, name string, offset int64) (io.ReadCloser, error) {
+	if !published(name) {
 		return nil, fmt.Errorf("evidence file %q: %w", name, fs.ErrNotExist)
 	}
-	f, err := os.Open(l.path(name))
+	f, err := Folder(l.cfg.Dir).OpenAt(ctx, name, offset)
 	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for s, p := range l.places {
-		if name == s.dir()+"/"+segmentName(p.number) {
-			return limited{io.LimitReader(f, p.end), f}, nil
-		}
+	ends := l.ends()
+	if end, ok := ends[name]; ok {
+		return limited{io.LimitReader(f, max(0, end-offset)), f}, nil
+	}
+	if beyond(name, ends) {
+		return nil, errors.Join(fmt.Errorf("evidence file %q: %w", name, fs.ErrNotExist), f.Close())
 	}
 	return f, nil
 }

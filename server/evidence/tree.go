@@ -14,8 +14,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// The tree over the leaves is RFC 6962's, kept as C2SP tlog-tiles: files of 256
-// hashes, and bundles of 256 entries. https://c2sp.org/tlog-tiles
+// The tree over the leaves is RFC 6962's, cut into the tiles of C2SP tlog-tiles:
+// 256 hashes each, and bundles of 256 entries. https://c2sp.org/tlog-tiles
 const (
 	tileHeight = 8
 	tileWidth  = 1 << tileHeight
@@ -26,9 +26,9 @@ const (
 type tree struct {
 	size   uint64
 	levels [][]tlog.Hash
-	// full is called for each tile that became complete, before the next leaf
-	// is added; it must not keep hashes. Nil is allowed.
-	full func(level int, n uint64, hashes []tlog.Hash)
+	// hashed is called for each hash of a level of tiles as it becomes known:
+	// level 0 are the leaves', level 1 the roots of 256 of them, and so on.
+	hashed func(level int, n uint64, h tlog.Hash)
 }
 
 func (t *tree) add(h tlog.Hash) {
@@ -38,11 +38,11 @@ func (t *tree) add(h tlog.Hash) {
 		}
 		t.levels[level] = append(t.levels[level], h)
 		hs := t.levels[level]
+		if t.hashed != nil {
+			t.hashed(level, t.size>>(tileHeight*level), h)
+		}
 		if len(hs) < tileWidth {
 			break
-		}
-		if t.full != nil {
-			t.full(level, t.size>>(tileHeight*(level+1)), hs)
 		}
 		h = subtree(hs)
 		t.levels[level] = hs[:0]
@@ -144,15 +144,6 @@ func parseTilePath(path string) (level string, n uint64, width int, ok bool) {
 		n = n*1000 + v
 	}
 	return level, n, width, tilePath(level, n, width) == path
-}
-
-// tileBytes is the content of a tile's file.
-func tileBytes(hashes []tlog.Hash) []byte {
-	b := make([]byte, 0, len(hashes)*tlog.HashSize)
-	for i := range hashes {
-		b = append(b, hashes[i][:]...)
-	}
-	return b
 }
 
 // appendEntry adds a leaf to a bundle: a 16-bit length, then the leaf.

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -148,23 +150,16 @@ type verifier struct {
 	files  map[string]int64 // path to size
 
 	cp       Checkpoint
-	signed   bool                     // cp is valid
-	marks    []rootMark               // sizes at which the root is known, ascending
-	tree     tree                     // over the leaves as read
-	bundle   []byte                   // entries since the last whole bundle
-	partial  map[uint64][]partialTile // by the size of tree at which they stand
-	suspects []Problem                // where a tile and the log disagree; the root says who is wrong
+	signed   bool         // cp is valid
+	marks    []rootMark   // sizes at which the root is known, ascending
+	tree     tree         // over the leaves as read
+	levels   []*levelFile // the tree's files, by level
+	suspects []Problem    // where they and the log disagree; the root says who is wrong
 	rootBad  bool
-	failed   error // to read a tile
+	failed   error // to read one of them
 	scratch  []byte
 	leaves   leafChecker
 	frames   uint64 // that the timeline's marks need
-}
-
-// partialTile is a partial tile's file; level -1 is a bundle of entries.
-type partialTile struct {
-	name  string
-	level int
 }
 
 // rootMark is a root that somebody signed for a size.
@@ -184,7 +179,8 @@ func (v *verifier) run() error {
 	}
 	v.sort(list)
 	v.leaves = newLeafChecker(v.report, v.o)
-	v.tree.full = v.checkTile
+	v.tree.hashed = v.checkHash
+	defer v.closeLevels()
 	if err := v.walk(timeline, v.leafBatch); err != nil {
 		return err
 	}
@@ -250,19 +246,6 @@ func (v *verifier) sort(list []api.EvidenceFile) {
 			v.report.Unknown = append(v.report.Unknown, s+" is no part of the evidence")
 		}
 	}
-	v.partial = map[uint64][]partialTile{}
-	for name := range v.files {
-		level, n, width, ok := parseTilePath(name)
-		if !ok || width == tileWidth {
-			continue
-		}
-		t, size := partialTile{name, -1}, n*tileWidth+uint64(width)
-		if level != "entries" {
-			t.level, _ = strconv.Atoi(level)
-			size <<= tileHeight * t.level
-		}
-		v.partial[size] = append(v.partial[size], t)
-	}
 }
 
 // expected reports whether a file is of a kind that the log writes.
@@ -272,9 +255,8 @@ func expected(name string) bool {
 	case "checkpoint":
 		return rest == ""
 	case "tile":
-		level, _, _, ok := parseTilePath(name)
-		n, err := strconv.ParseUint(level, 10, 6)
-		return ok && (level == "entries" || err == nil && strconv.FormatUint(n, 10) == level) || strings.HasPrefix(path.Base(name), ".new-")
+		n, err := strconv.Atoi(rest)
+		return err == nil && n >= 0 && n < maxLevels && name == levelPath(n)
 	case "log", "frames":
 		n, err := strconv.ParseUint(strings.TrimSuffix(rest, ".log"), 10, 64)
 		return err == nil && segmentName(n) == rest
@@ -399,21 +381,10 @@ func (v *verifier) leafBatch(file string, h segmentHeader, b *batch) error {
 }
 
 func (v *verifier) leaf(file string, rec record) error {
-	index := v.tree.size
-	v.leaves.check(file, rec, index)
-	v.bundle = appendEntry(v.bundle, rec.body)
+	v.leaves.check(file, rec, v.tree.size)
 	v.tree.add(leafHash(rec.body, &v.scratch))
 	v.checkRoots()
-	if v.failed != nil {
-		return v.failed
-	}
-	if v.tree.size%tileWidth == 0 {
-		if err := v.checkFile(tilePath("entries", index/tileWidth, tileWidth), v.bundle, true); err != nil {
-			return err
-		}
-		v.bundle = v.bundle[:0]
-	}
-	return v.checkPartials()
+	return v.failed
 }
 
 // checkRoots compares the root at the sizes that somebody signed.
@@ -428,48 +399,104 @@ func (v *verifier) checkRoots() {
 	}
 }
 
-func (v *verifier) checkTile(level int, n uint64, hashes []tlog.Hash) {
-	if err := v.checkFile(tilePath(strconv.Itoa(level), n, tileWidth), tileBytes(hashes), true); err != nil && v.failed == nil {
+// maxLevels is the height of the tallest tree in levels of tiles.
+const maxLevels = 8
+
+// levelFile is the file of one level of the tree, read along with the log.
+type levelFile struct {
+	name string
+	file io.ReadCloser // nil: there is none
+	r    *bufio.Reader
+	done bool // it ended before the log did
+	bad  bool // a difference was found
+}
+
+// checkHash compares a hash with what the level's file says it is.
+func (v *verifier) checkHash(level int, n uint64, h tlog.Hash) {
+	if level >= len(v.levels) {
+		v.levels = append(v.levels, v.openLevel(level))
+	}
+	f := v.levels[level]
+	if f.done || f.bad {
+		return
+	}
+	said, err := f.r.Peek(tlog.HashSize)
+	switch {
+	case len(said) == 0 && errors.Is(err, io.EOF):
+		f.done = true
+		v.missing(f.name, (n+1)<<(tileHeight*level))
+		return
+	case err != nil && !errors.Is(err, io.EOF):
+		v.failed = fmt.Errorf("read %s: %w", f.name, err)
+		return
+	}
+	if !bytes.Equal(said, h[:]) {
+		f.bad = true
+		p := Problem{File: f.name, Offset: int64(n) * tlog.HashSize}
+		if level == 0 {
+			p.Index = &n
+		}
+		v.suspects = append(v.suspects, p)
+	}
+	f.r.Discard(len(said)) // they are buffered: it cannot fail
+}
+
+func (v *verifier) openLevel(level int) *levelFile {
+	f := &levelFile{name: levelPath(level)}
+	if size, ok := v.files[f.name]; ok {
+		file, err := v.src.Open(v.ctx, f.name)
+		if err == nil { // what was added since the log was listed may be ahead of what is read of it
+			f.file, f.r = file, bufio.NewReaderSize(io.LimitReader(file, size), 64<<10)
+			return f
+		}
 		v.failed = err
 	}
+	f.done = true
+	v.missing(f.name, 1<<(tileHeight*level))
+	return f
 }
 
-// checkPartials compares the partial tiles that stand at exactly this size.
-func (v *verifier) checkPartials() error {
-	for _, p := range v.partial[v.tree.size] {
-		want := v.bundle
-		if p.level >= 0 {
-			want = tileBytes(v.tree.levels[p.level])
-		}
-		if err := v.checkFile(p.name, want, false); err != nil {
-			return err
-		}
+// missing reports a tree's file that lacks a hash which a tree of size leaves has.
+func (v *verifier) missing(name string, size uint64) {
+	if v.signed && size <= v.cp.Size {
+		v.report.add(Problem{Status: Incomplete, File: name, What: "hashes of the tree are missing; the server rebuilds them from the log"})
 	}
-	return nil
 }
 
-// checkFile compares a file of the tree with what the log's leaves say it must be.
-func (v *verifier) checkFile(name string, want []byte, needed bool) error {
-	if _, ok := v.files[name]; !ok {
-		if needed && v.signed && v.tree.size < v.cp.Size/tileWidth*tileWidth {
-			v.report.add(Problem{Status: Incomplete, File: name, What: "the tile is missing; the server rebuilds it from the log"})
+func (v *verifier) closeLevels() {
+	for _, f := range v.levels {
+		if f.file != nil {
+			f.file.Close() // it was only read
 		}
-		return nil
 	}
-	delete(v.files, name)
-	got, err := readFile(v.ctx, v.src, name, tileWidth*(maxLeaf+2))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // replaced by a wider one meanwhile
+}
+
+// checkLevelEnds reports what the tree's files hold beyond the log.
+func (v *verifier) checkLevelEnds() {
+	read := map[string]bool{}
+	for _, f := range v.levels {
+		read[f.name] = true
+		if f.file == nil || f.done || f.bad {
+			continue
+		}
+		if _, err := f.r.Peek(1); err == nil {
+			v.beyond(f.name)
+		}
 	}
-	if err != nil || bytes.Equal(got, want) {
-		return err
+	for name, size := range v.files {
+		if strings.HasPrefix(name, "tile/") && expected(name) && !read[name] && size > 0 {
+			v.beyond(name)
+		}
 	}
-	at := 0
-	for at < min(len(got), len(want)) && got[at] == want[at] {
-		at++
+}
+
+// beyond reports hashes of leaves that the log does not hold. It is no
+// problem if the log has begun a new segment since it was listed.
+func (v *verifier) beyond(name string) {
+	if list, err := v.src.List(v.ctx); err == nil && len(streamFiles(list, timeline)) > len(v.segments(timeline)) {
+		return
 	}
-	v.suspects = append(v.suspects, Problem{File: name, Offset: int64(at)})
-	return nil
+	v.report.add(Problem{Status: Tampered, File: name, What: "it holds hashes of more leaves than the log has"})
 }
 
 // finishTimeline says what the end of the timeline tells.
@@ -485,29 +512,14 @@ func (v *verifier) finishTimeline() error {
 		}
 	}
 	for _, s := range v.suspects {
-		s.Status, s.What = Tampered, "it differs from the log, whose root is as signed: the tile was changed"
+		s.Status, s.What = Tampered, "it differs from the log, whose root is as signed: the file was changed"
 		if v.rootBad {
 			s.What = "it differs from the log: one of them was changed"
 		}
 		r.add(s)
 	}
-	for name := range v.files {
-		level, n, width, ok := parseTilePath(name)
-		if !ok {
-			continue
-		}
-		v.leftover(name, level, n, width)
-	}
+	v.checkLevelEnds()
 	return nil
-}
-
-// leftover judges a tile that the walk did not meet.
-func (v *verifier) leftover(name, level string, n uint64, width int) {
-	l, _ := strconv.Atoi(level) // 0 for entries
-	end := n*tileWidth + uint64(width)
-	if l > 7 || end<<(tileHeight*l) > v.tree.size {
-		v.report.add(Problem{Status: Tampered, File: name, What: "the log does not hold that many leaves"})
-	}
 }
 
 // judge puts what was found into words.

@@ -328,7 +328,12 @@ func TestT72_DetectionTable(t *testing.T) {
 		{"T72 rolled back to yesterday, remembered by nobody", func(dir string) { replace(t, dir, yesterday) }, nil, Intact, ""},
 		{"T72 rolled back to yesterday", func(dir string) { replace(t, dir, yesterday) }, newer, Tampered, "rolled back"},
 		{"T72 no checkpoint", func(dir string) { os.Remove(filepath.Join(dir, "checkpoint")) }, nil, Incomplete, "there is none"},
-		{"T72 a tile removed", func(dir string) { os.RemoveAll(filepath.Join(dir, "tile")) }, nil, Intact, ""},
+		{"T72 the tree's hashes removed", func(dir string) { os.RemoveAll(filepath.Join(dir, "tile")) }, nil, Incomplete, "hashes of the tree are missing"},
+		{"T72 the tree's hashes too long", func(dir string) {
+			name := filepath.Join(dir, "tile", "0")
+			b, _ := os.ReadFile(name)
+			os.WriteFile(name, append(b, make([]byte, 32)...), 0o600)
+		}, nil, Tampered, "more leaves than the log has"},
 		{"T72 a file slipped in", func(dir string) { os.WriteFile(filepath.Join(dir, "log", "x"), nil, 0o600) }, nil, Tampered, "does not belong"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
