@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 )
 
 const (
@@ -83,9 +82,12 @@ func (r *reader) fill(limit int) error {
 	var n int
 	var err error
 	if r.ahead != nil {
-		n, err = r.ahead.collect(r.buf[r.end:])
-		if r.ahead.empty() {
+		var last bool
+		if n, err, last = r.ahead.collect(r.buf[r.end:]); last {
 			r.ahead = nil
+		}
+		if n == 0 && err == nil {
+			return r.fill(limit)
 		}
 	} else {
 		n, err = r.conn.Read(r.buf[r.end:])
@@ -190,53 +192,108 @@ func (r *reader) skip(n int) error {
 // ahead reads on behind the back of a reader whose owner waits for something
 // else, so that a peer that hangs up is noticed. It uses no deadlines: a
 // connection that carries another (a tunnel through a WebSocket) may not
-// survive one.
+// survive one. A read that it began goes on when nobody watches any more, and
+// is then the owner's next.
 type ahead struct {
-	stop atomic.Bool
-	done chan struct{} // closed when buf and err are the owner's
+	conn io.Reader
+
+	mu   sync.Mutex
+	cond sync.Cond
 	buf  []byte
-	err  error
 	off  int // what of buf was collected
+	err  error
+	gone func(error)   // nil: nobody watches
+	done chan struct{} // closed when no read is under way
 }
 
-// watch reads into a buffer of its own until it is full or unwatch is called,
-// and calls gone if the connection ends meanwhile. The owner must not fill
-// before it called unwatch.
+// watch reads ahead until a buffer is full or unwatch is called, and calls gone
+// if the connection ends meanwhile. The owner must not fill before it called
+// unwatch.
 func (r *reader) watch(gone func(error)) (unwatch func()) {
-	previous := r.ahead
-	a := &ahead{done: make(chan struct{})}
-	r.ahead = a
-	go a.run(r.conn, previous, gone)
-	return func() { a.stop.Store(true) }
-}
-
-func (a *ahead) run(conn io.Reader, previous *ahead, gone func(error)) {
-	defer close(a.done)
-	a.buf = make([]byte, 0, smallBuffer)
-	if previous != nil { // its Read may still be under way: two must not run at once
-		<-previous.done
-		a.buf, a.err = append(a.buf, previous.buf[previous.off:]...), previous.err
+	a := r.ahead
+	if a == nil {
+		a = &ahead{conn: r.conn}
+		a.cond.L = &a.mu
+		r.ahead = a
 	}
-	for a.err == nil && len(a.buf) < smallBuffer && (len(a.buf) == 0 || !a.stop.Load()) {
-		var n int
-		n, a.err = conn.Read(a.buf[len(a.buf):smallBuffer])
-		a.buf = a.buf[:len(a.buf)+n]
-	}
-	if a.err != nil && !a.stop.Load() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.err != nil:
 		gone(a.err)
+	case a.idle():
+		a.gone, a.done = gone, make(chan struct{})
+		go a.run()
+	default:
+		a.gone = gone
+	}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.gone = nil
 	}
 }
 
-// collect waits for what was read ahead and copies it to dst.
-func (a *ahead) collect(dst []byte) (int, error) {
-	<-a.done
-	n := copy(dst, a.buf[a.off:])
-	a.off += n
+// idle is true if no read is under way. mu is held.
+func (a *ahead) idle() bool {
+	if a.done == nil {
+		return true
+	}
+	select {
+	case <-a.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (a *ahead) run() {
+	chunk := make([]byte, smallBuffer)
+	for {
+		n, err := a.conn.Read(chunk)
+		a.mu.Lock()
+		a.buf = append(a.buf, chunk[:n]...)
+		a.err = err
+		gone := a.gone
+		over := err != nil || gone == nil || len(a.buf)-a.off >= smallBuffer
+		if over {
+			close(a.done)
+		}
+		a.cond.Broadcast()
+		a.mu.Unlock()
+		if err != nil && gone != nil {
+			gone(err)
+		}
+		if over {
+			return
+		}
+	}
+}
+
+// collect waits for what was read ahead and copies it to dst. last is true if
+// nothing is left, and none under way: the owner may read for itself again.
+func (a *ahead) collect(dst []byte) (n int, err error, last bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.off == len(a.buf) && !a.idle() {
+		a.cond.Wait()
+	}
+	n = copy(dst, a.buf[a.off:])
+	if a.off += n; a.off == len(a.buf) {
+		a.buf, a.off = a.buf[:0], 0
+	}
 	if n == 0 {
-		return 0, a.err
+		err = a.err
 	}
-	return n, nil
+	return n, err, len(a.buf) == 0 && a.err == nil && a.idle()
 }
 
-// empty is true when the owner may read for itself again.
-func (a *ahead) empty() bool { return a.off == len(a.buf) && a.err == nil }
+// wait returns when no read is under way.
+func (a *ahead) wait() {
+	a.mu.Lock()
+	done := a.done
+	a.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+}

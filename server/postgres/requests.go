@@ -90,8 +90,8 @@ func (q *requests) closed(err error) error {
 
 // stopReading waits for a read that was begun on the reader's behalf.
 func (q *requests) stopReading() {
-	if a := q.in.ahead; a != nil {
-		<-a.done
+	if q.in.ahead != nil {
+		q.in.ahead.wait()
 	}
 	q.in.giveBack()
 }

@@ -1,15 +1,12 @@
 package postgres
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/hoopctl/hoopctl/policy"
@@ -402,7 +399,3 @@ func TestLargeValues(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-var _ = context.Background
-var _ = io.EOF
-var _ = pgconn.Connect
