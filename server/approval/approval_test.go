@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
@@ -855,4 +856,34 @@ func TestQuestionsThatNobodyCouldAnswer(t *testing.T) {
 	if len(h.evidence.leaves) != 0 {
 		t.Errorf("%d leaves", len(h.evidence.leaves))
 	}
+}
+
+// Whatever a client sends as an answer, only what an approver's key signed, for
+// this request as it was shown, moves it.
+func FuzzAnswer(f *testing.F) {
+	alice, bob := newPerson(f, "alice"), newPerson(f, "bob", "dba")
+	h := newHouse(f, alice, bob)
+	h.config = func(c *approval.Config) { c.PerMinute = 1 << 30 }
+	h.restart()
+	r := h.opened(statement(alice, "DELETE FROM patients", cure("no-where", "dba", 1)))
+	digest, _ := json.Marshal(r.Spec.Digest)
+	f.Add([]byte(`{"approve":true,"digest":` + string(digest) + `,"salt":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","signature":"MAYCAQECAQE="}`))
+	f.Add([]byte(`{"approve":false,"reason":"no","cures":["no-where",""],"digest":"sha256:","signature":null}`))
+	f.Add([]byte(`{"approve":true,"digest":null,"salt":"","signature":""}`))
+	f.Add([]byte(`{}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var a api.Answer
+		if json.Unmarshal(b, &a) != nil {
+			return
+		}
+		for _, digest := range []string{a.Digest, r.Spec.Digest} {
+			a.Digest = digest
+			if _, err := h.Answer(context.Background(), bob.Principal, bob.cert, r.Metadata.Name, a); err == nil {
+				t.Errorf("%+v was taken", a)
+			}
+		}
+		if now, _ := h.Find(context.Background(), r.Metadata.Name); now.Status.Phase != approval.Pending {
+			t.Errorf("%+v made it %s", a, now.Status.Phase)
+		}
+	})
 }

@@ -751,16 +751,16 @@ func TestRun(t *testing.T) {
 		g := h.granted(alice, api.GrantRequest{Target: "clinic", For: api.Duration(90 * time.Second)})
 		r := h.waits(alice, api.GrantRequest{Target: "prod", Reason: "incident 7"})
 		synctest.Wait()
-		if len(h.ended) != 0 {
-			t.Fatal("it ended early")
+		if _, err := h.Live(t.Context(), alice.Principal, g.Metadata.Name); err != nil {
+			t.Fatalf("it ended early: %v", err)
 		}
 		time.Sleep(90*time.Second + time.Second) // fake time: it passes when all are idle
 		synctest.Wait()
 		h.mu.Lock()
-		n := len(h.ended)
+		ended := slices.Clone(h.ended)
 		h.mu.Unlock()
-		if n != 1 || h.ended[0].Grant.Metadata.Name != g.Metadata.Name {
-			t.Fatalf("%d ended", n)
+		if len(ended) != 1 || ended[0].Grant.Metadata.Name != g.Metadata.Name {
+			t.Fatalf("ended: %+v", ended)
 		}
 		changed := h.Changed()
 		if err := h.answer(bob, r, true); err != nil {
