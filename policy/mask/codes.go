@@ -3,6 +3,11 @@ package mask
 // code looks at a run of letters and digits.
 func (s *scanner) code(start, end int) int {
 	b := s.b[start:end]
+	if s.byteAt(start-1) == '-' {
+		if stop := s.serviceToken(start - 1); stop > 0 {
+			return stop
+		}
+	}
 	switch n := len(b); {
 	case n == 2 && s.byteAt(end) == '-' && s.byteAt(end+3) == '-':
 		if stop := s.mac(start, '-'); stop > 0 {
@@ -27,7 +32,7 @@ func (s *scanner) code(start, end int) int {
 		return s.found(Secret, start, end)
 	}
 	if len(b) >= 10 && hasPrefix(b, "eyJ") {
-		if stop := s.jwt(start, end); stop > end {
+		if stop := s.jwt(start); stop > 0 {
 			return stop
 		}
 	}
@@ -99,8 +104,14 @@ func (s *scanner) mixed(start, end int) int {
 		for s.at(i)&isDigit != 0 {
 			i++
 		}
-		if n := i - start; n == 2 || n == 3 {
+		n := i - start
+		if n == 2 || n == 3 {
 			if stop := s.age(start, i); stop > 0 {
+				return stop
+			}
+		}
+		if n <= 2 && end-i == 2 { // 4th July
+			if stop := s.monthBeside(start, end); stop > 0 {
 				return stop
 			}
 		}
@@ -114,11 +125,8 @@ func (s *scanner) mixed(start, end int) int {
 			return end
 		}
 	}
-	c := contextOf(s.b[start:i])
-	switch c {
-	case ctxSSN, ctxTaxpayer, ctxPhone, ctxFax, ctxNPI, ctxMRN, ctxABA, ctxIMEI, ctxZIP, ctxDate, ctxAge:
-		s.note(c, start, i)
-		return s.number(i, end)
+	if contextOf(s.b[start:i]) == noContext {
+		return end
 	}
-	return end
+	return s.number(i, end)
 }

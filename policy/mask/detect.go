@@ -105,7 +105,7 @@ func keyContext(key []byte) context {
 			continue
 		}
 		switch c := contextOf(key[start:end]); c {
-		case noContext, ctxMonth, ctxPrefix, ctxBegin, ctxWWW, ctxVersion, ctxMedical, ctxSecret:
+		case noContext, ctxMonth, ctxPrefix, ctxWWW, ctxVersion, ctxMedical, ctxSecret:
 		case ctxTaxpayer:
 			said = ctxSSN
 		case ctxRecord:

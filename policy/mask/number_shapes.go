@@ -79,10 +79,26 @@ func (s *scanner) number(start, end int) int {
 	if end-start > 19 {
 		return end
 	}
-	if end-start == 2 && s.byteAt(end) == '-' && s.byteAt(end+3) == '-' {
-		if stop := s.mac(start, '-'); stop > 0 {
+	switch n := end - start; {
+	case s.byteAt(start-1) == '-' && n > 4:
+		if stop := s.serviceToken(start - 1); stop > 0 {
 			return stop
 		}
+	case n <= 2 || n == 4:
+		if n == 2 && s.byteAt(end) == '-' && s.byteAt(end+3) == '-' {
+			if stop := s.mac(start, '-'); stop > 0 {
+				return stop
+			}
+		}
+		if stop := s.monthBeside(start, end); stop > 0 {
+			return stop
+		}
+	}
+	if end-start < 5 && s.alone(end) {
+		if end-start == 2 || end-start == 3 {
+			return max(s.age(start, end), end)
+		}
+		return end
 	}
 	var g groups
 	s.gather(&g, start, end)
@@ -96,6 +112,15 @@ func (s *scanner) number(start, end int) int {
 		return stop
 	}
 	return end
+}
+
+// alone reports whether no group of digits follows what ends here.
+func (s *scanner) alone(end int) bool {
+	c := s.byteAt(end)
+	if c == ' ' && s.byteAt(end+1) == '(' || c == ')' {
+		return false
+	}
+	return s.at(end+1)&isDigit == 0
 }
 
 // joined reports whether the number goes on, to the left or behind group n-1,
@@ -228,11 +253,14 @@ func (s *scanner) groupedIMEI(g *groups) int {
 // that says so, also others.
 func (s *scanner) phone(g *groups) int {
 	start, e := g.start[0], Phone
-	if s.near(ctxFax, start) && s.last[ctxFax] >= s.last[ctxPhone] {
+	before := s.byteAt(start - 1)
+	if g.n == 1 && g.len(0) != 10 && g.len(0) != 11 && before != '+' || s.digitsOf(g, 7, 1<<20) == 0 {
+		return 0
+	}
+	if s.nearer(ctxFax, ctxPhone, start) {
 		e = Fax
 	}
 	said := e == Fax || s.near(ctxPhone, start)
-	before := s.byteAt(start - 1)
 	if before == '+' || before == '(' && s.byteAt(start-2) == '+' {
 		if n := s.digitsOf(g, 8, 15); n > 0 {
 			from := start - 1
@@ -319,7 +347,7 @@ func (s *scanner) single(g *groups) int {
 		return s.age(start, end)
 	case n == 5 && s.near(ctxZIP, start) && g.sep[0] != '.':
 		e = ZIP
-	case n >= 6 && n <= 10 && s.near(ctxMRN, start) && s.last[ctxMRN] >= s.last[ctxNPI]:
+	case n >= 6 && n <= 10 && s.nearer(ctxMRN, ctxNPI, start):
 		e = MRN
 	case n == 8 && s.near(ctxDate, start) && s.year(start) && monthDay(two(digits[4:]), two(digits[6:])):
 		e = Date
@@ -347,7 +375,7 @@ func (s *scanner) age(start, end int) int {
 	if n, _ := decimal(s.b[start:end]); n < 90 || n > 120 {
 		return 0
 	}
-	if start-s.last[ctxAge] <= 8 || s.old(end) {
+	if s.near(ctxAge, start) && start-s.last[ctxAge] <= 8 || s.old(end) {
 		return s.found(Age, start, end)
 	}
 	return 0

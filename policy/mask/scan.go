@@ -4,10 +4,11 @@ package mask
 const (
 	isDigit  = 1 << iota // 0-9
 	isLetter             // a-z, A-Z, and every byte of a character beyond ASCII
-	isSign               // begins or joins something: @ :
+	isSign               // : @ = _ - . stand in or behind something, or join it
 	isHex                // 0-9 a-f A-F
 	isLocal              // may stand in front of the @ of an address, beside letters and digits
 	isWord   = isDigit | isLetter
+	isStop   = isDigit | isSign // where the pass stops to look
 )
 
 // classes is the table that the pass over the bytes reads.
@@ -20,9 +21,11 @@ var classes = func() (table [256]uint8) {
 			table[c] = isLetter | isHex
 		case 'a' <= c|0x20 && c|0x20 <= 'z' && c < 0x80, c >= 0x80:
 			table[c] = isLetter
-		case c == '@' || c == ':':
+		case c == '@' || c == ':' || c == '=':
 			table[c] = isSign
-		case c == '.' || c == '_' || c == '%' || c == '+' || c == '-' || c == '\'':
+		case c == '.' || c == '_' || c == '-':
+			table[c] = isLocal | isSign
+		case c == '%' || c == '+' || c == '\'':
 			table[c] = isLocal
 		}
 	}
@@ -36,16 +39,22 @@ const reach = 40
 // column's name.
 const always = 1 << 40
 
-// scanner is one pass over b.
+// scanner is one pass over b. It stops only at digits and at signs: whatever is
+// looked for has one of them. Words are read when a number asks what stands
+// before it.
 type scanner struct {
 	b    []byte
 	on   uint32
 	hits []Hit
-	// last holds, per context, where its last word ended.
-	last [contexts]int
 	// floor is the end of the last hit: nothing may begin before it.
 	floor int
-	base  int // hits before it are the caller's
+	base  int     // hits before it are the caller's
+	said  context // what holds for all of b
+	// words are the contexts of the words in reach of position read, a bit
+	// each; last is where the last word of each ended.
+	words uint32
+	last  [contexts]int
+	read  int
 }
 
 // Scan appends to dst what it finds in b, in order and without overlaps, and
@@ -56,11 +65,10 @@ func (d *Detector) Scan(dst []Hit, b []byte) []Hit {
 
 // scan is Scan where a key or a column's name has said what to expect.
 func (d *Detector) scan(dst []Hit, b []byte, said context) []Hit {
-	s := scanner{b: b, on: d.on, hits: dst, base: len(dst)}
-	for i := range s.last {
-		s.last[i] = -always
+	if d.on == 0 {
+		return dst
 	}
-	s.last[said] = always
+	s := scanner{b: b, on: d.on, hits: dst, base: len(dst), said: said, read: -1}
 	s.run()
 	return s.hits
 }
@@ -68,30 +76,33 @@ func (d *Detector) scan(dst []Hit, b []byte, said context) []Hit {
 func (s *scanner) run() {
 	b := s.b
 	for i := 0; i < len(b); {
-		c := classes[b[i]]
-		if c&isWord == 0 {
-			if c&isSign != 0 {
-				i = s.sign(i)
-			} else {
-				i++
+		if i+8 <= len(b) { // most of a text is letters and spaces
+			if next := b[i : i+8 : i+8]; (classes[next[0]]|classes[next[1]]|classes[next[2]]|classes[next[3]]|
+				classes[next[4]]|classes[next[5]]|classes[next[6]]|classes[next[7]])&isStop == 0 {
+				i += 8
+				continue
 			}
+		}
+		c := classes[b[i]]
+		if c&isStop == 0 {
+			i++
 			continue
 		}
-		start, seen := i, uint8(0)
-		for i < len(b) {
-			c := classes[b[i]]
-			if c&isWord == 0 {
-				break
-			}
-			seen |= c
+		if c&isDigit == 0 {
+			i = s.sign(i)
+			continue
+		}
+		start, seen := i, uint8(isDigit)
+		for start > s.floor && classes[b[start-1]]&isLetter != 0 { // a digit would have been stopped at
+			start, seen = start-1, isWord
+		}
+		for i < len(b) && classes[b[i]]&isWord != 0 {
+			seen |= classes[b[i]]
 			i++
 		}
-		switch seen & isWord {
-		case isLetter:
-			i = s.word(start, i)
-		case isDigit:
+		if seen&isLetter == 0 {
 			i = s.number(start, i)
-		default:
+		} else {
 			i = s.code(start, i)
 		}
 	}
@@ -131,25 +142,41 @@ func (s *scanner) byteAt(i int) byte {
 	return 0
 }
 
-// sign looks at an @ or a colon.
+// sign looks at what is neither letter nor digit. It returns where to go on.
 func (s *scanner) sign(i int) int {
-	if s.b[i] == '@' {
-		if end := s.email(i); end > 0 {
-			return end
+	end := 0
+	switch s.b[i] {
+	case '@':
+		end = s.email(i)
+	case '_':
+		end = s.serviceToken(i)
+	case '=':
+		end = s.assigned(i)
+	case '-':
+		if s.byteAt(i+1) == '-' && s.byteAt(i-1) != '-' {
+			end = s.pem(i)
 		}
-		return i + 1
-	}
-	if s.byteAt(i+1) == '/' && s.byteAt(i+2) == '/' {
-		if end := s.url(i); end > 0 {
-			return end
+	case '.':
+		if s.byteAt(i-1)|0x20 == 'w' {
+			end = s.www(i)
 		}
+	case ':':
+		end = s.colon(i)
 	}
-	if c := s.byteAt(i + 1); c == ':' || classes[c]&isHex != 0 {
+	return max(end, i+1)
+}
+
+func (s *scanner) colon(i int) int {
+	next := s.byteAt(i + 1)
+	if next == '/' && s.byteAt(i+2) == '/' {
+		return s.url(i)
+	}
+	if next == ':' || classes[next]&isHex != 0 {
 		if end := s.colons(i); end > 0 {
 			return end
 		}
 	}
-	return i + 1
+	return s.assigned(i)
 }
 
 // email: at most 64 bytes in front (RFC 5321), labels with at least one dot

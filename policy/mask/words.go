@@ -1,5 +1,7 @@
 package mask
 
+import "strings"
+
 // context is what a word says about the numbers behind it.
 type context uint8
 
@@ -21,7 +23,6 @@ const (
 	ctxMonth
 	ctxSecret   // a value follows behind : or =
 	ctxPrefix   // the first letters of a token of some service
-	ctxBegin    // of -----BEGIN
 	ctxWWW      // of www.
 	ctxTaxpayer // of an ITIN
 	contexts
@@ -30,10 +31,19 @@ const (
 // longestWord bounds the words that the table holds.
 const longestWord = 12
 
+// contextFront holds, per first letter, the second letters of the words below,
+// so that most words cost one look.
+var contextFront = func() (table [32]uint32) {
+	for _, front := range strings.Fields("so ss it ti ta ph te ce mo ca co pa di sm re fa np pr mr me ab ro rt tr im ag zi po do bo bi da ad de ve bu ja fe ma ap ju au se oc no pw to gh gi xo gl sk rk py hf ww") {
+		table[front[0]&31] |= 1 << (front[1] & 31)
+	}
+	return table
+}()
+
 // contextOf looks a word up, whatever its case. The compiler turns the switch
 // into a search by length and bytes; nothing is allocated.
 func contextOf(word []byte) context {
-	if len(word) < 2 || len(word) > longestWord {
+	if len(word) < 2 || len(word) > longestWord || contextFront[word[0]&31]&(1<<(word[1]&31)) == 0 {
 		return noContext
 	}
 	var lower [longestWord]byte
@@ -75,120 +85,123 @@ func contextOf(word []byte) context {
 		return ctxSecret
 	case "ghp", "gho", "ghu", "ghs", "ghr", "github", "xoxb", "xoxp", "xoxa", "xoxs", "glpat", "sk", "rk", "npm", "pypi", "hf":
 		return ctxPrefix
-	case "begin":
-		return ctxBegin
 	case "www":
 		return ctxWWW
 	}
 	return noContext
 }
 
-// firsts tells, per first letter, which lengths of words the table holds, so
-// that most words of a text cost one look.
-var firsts = func() (table [26]uint16) {
-	for _, w := range []string{"ssn", "ssns", "social", "ss", "socsec", "itin", "tin", "taxpayer", "phone", "phones", "telephone", "tel", "cell", "cellphone", "mobile", "call", "called", "ph", "contact", "pager", "dial", "sms", "reach", "reached",
-		"fax", "facsimile", "telefax", "npi", "npis", "provider", "prescriber", "physician", "mrn", "mrns", "medrec", "medical", "record", "aba", "routing", "rtn", "transit", "imei", "age", "aged", "ages", "zip", "zipcode", "postal", "postcode",
-		"dob", "born", "birth", "birthday", "birthdate", "date", "admitted", "admission", "discharged", "discharge", "died", "death", "deceased", "dod", "doa", "version", "ver", "release", "build",
-		"jan", "january", "feb", "february", "mar", "march", "apr", "april", "may", "jun", "june", "jul", "july", "aug", "august", "sep", "sept", "september", "oct", "october", "nov", "november", "dec", "december",
-		"password", "passwd", "pwd", "passphrase", "secret", "apikey", "token", "ghp", "gho", "ghu", "ghs", "ghr", "github", "xoxb", "xoxp", "xoxa", "xoxs", "glpat", "sk", "rk", "npm", "pypi", "hf", "begin", "www"} {
-		table[w[0]-'a'] |= 1 << len(w)
+// before reads the words in reach of position i.
+func (s *scanner) before(i int) {
+	if s.read == i {
+		return
 	}
-	return table
-}()
-
-// word looks at a run of letters.
-func (s *scanner) word(start, end int) int {
-	n := end - start
-	first := s.b[start] | 0x20 - 'a'
-	if n > longestWord || first > 25 || firsts[first]&(1<<n) == 0 {
-		if n >= 10 && s.b[start] == 'e' && s.b[start+1] == 'y' && s.b[start+2] == 'J' {
-			return s.jwt(start, end)
-		}
-		if n == 20 {
-			return s.code(start, end)
-		}
-		return end
+	s.read, s.words = i, 1<<s.said
+	s.last[s.said] = always
+	at := max(i-reach, 0)
+	for at > 0 && at < i && classes[s.b[at-1]]&isLetter != 0 { // not the end of a longer word
+		at++
 	}
-	return s.note(contextOf(s.b[start:end]), start, end)
+	for at < i {
+		if classes[s.b[at]]&isLetter == 0 {
+			at++
+			continue
+		}
+		start := at
+		for at < i && classes[s.b[at]]&isLetter != 0 {
+			at++
+		}
+		s.note(contextOf(s.b[start:at]), at)
+	}
 }
 
-// note remembers a context word, or acts on those that begin something.
-func (s *scanner) note(c context, start, end int) int {
-	if s.on&(1<<Secret) == 0 && (c == ctxSecret || c == ctxPrefix || c == ctxBegin) || s.on&(1<<URL) == 0 && c == ctxWWW {
-		return end
-	}
+// note remembers a context word that ends at position end.
+func (s *scanner) note(c context, end int) {
 	switch c {
 	case noContext:
-		return end
-	case ctxMonth:
-		return s.month(start, end)
-	case ctxSecret:
-		return s.assigned(end)
-	case ctxPrefix:
-		return s.serviceToken(start, end)
-	case ctxBegin:
-		return s.pem(start, end)
-	case ctxWWW:
-		if s.byteAt(end) == '.' && s.at(end+1)&isWord != 0 {
-			return s.found(URL, start, s.urlEnd(end))
-		}
-		return end
-	case ctxRecord:
-		if end-s.last[ctxMedical] > 8 {
-			return end
-		}
-		c = ctxMRN
+		return
 	case ctxTaxpayer:
 		c = ctxSSN
+	case ctxRecord:
+		if s.words&(1<<ctxMedical) == 0 || end-s.last[ctxMedical] > len("_record") {
+			return
+		}
+		c = ctxMRN
 	}
-	s.last[c] = end
-	return end
+	if s.words |= 1 << c; c != s.said {
+		s.last[c] = end
+	}
 }
 
 // near reports whether a context word stands shortly before position i.
-func (s *scanner) near(c context, i int) bool { return i-s.last[c] <= reach }
+func (s *scanner) near(c context, i int) bool {
+	s.before(i)
+	return s.words&(1<<c) != 0
+}
+
+// nearer reports whether a word of one context, if there is one, stands closer
+// to position i than those of another.
+func (s *scanner) nearer(c, than context, i int) bool {
+	return s.near(c, i) && (s.words&(1<<than) == 0 || s.last[c] >= s.last[than])
+}
+
+// wordBefore returns where the run of letters that ends at i begins.
+func (s *scanner) wordBefore(i int) int {
+	start := i
+	for start > s.floor && i-start <= longestWord && s.at(start-1)&isLetter != 0 {
+		start--
+	}
+	return start
+}
 
 // assigned hides what stands behind password=, "token": and the like.
-func (s *scanner) assigned(end int) int {
-	i := end
-	for i < len(s.b) && i-end < 4 && (s.b[i] == '"' || s.b[i] == '\'' || s.b[i] == ' ') {
+func (s *scanner) assigned(sign int) int {
+	if s.on&(1<<Secret) == 0 {
+		return 0
+	}
+	end := sign
+	for end > s.floor && sign-end < 3 && (s.b[end-1] == '"' || s.b[end-1] == '\'' || s.b[end-1] == ' ') {
+		end--
+	}
+	if contextOf(s.b[s.wordBefore(end):end]) != ctxSecret {
+		return 0
+	}
+	i := sign + 1
+	for i < len(s.b) && (s.b[i] == '"' || s.b[i] == '\'' || s.b[i] == ' ') {
 		i++
-	}
-	if c := s.byteAt(i); c != ':' && c != '=' {
-		return end
-	}
-	for i++; i < len(s.b) && (s.b[i] == '"' || s.b[i] == '\'' || s.b[i] == ' '); i++ {
 	}
 	start := i
 	for i < len(s.b) && s.b[i] > ' ' && s.b[i] != '"' && s.b[i] != '\'' && s.b[i] != ',' && s.b[i] != ';' && s.b[i] != '&' {
 		i++
 	}
 	if i-start < 4 {
-		return end
+		return 0
 	}
 	return s.found(Secret, start, i)
 }
 
 // serviceToken: the prefixes that GitHub, GitLab, Slack, Stripe, npm and others
-// give to their tokens, followed by at least sixteen characters.
-func (s *scanner) serviceToken(start, end int) int {
-	i := end
+// give to their tokens, followed by the sign (_ or -) and at least sixteen
+// characters, some of them digits.
+func (s *scanner) serviceToken(sign int) int {
+	start := s.wordBefore(sign)
+	if s.on&(1<<Secret) == 0 || s.at(start-1)&isWord != 0 || contextOf(s.b[start:sign]) != ctxPrefix {
+		return 0
+	}
+	i, digits := sign+1, false
 	for c := s.byteAt(i); c == '_' || c == '-' || s.at(i)&isWord != 0; c = s.byteAt(i) {
+		digits = digits || s.at(i)&isDigit != 0
 		i++
 	}
-	digits := false
-	for _, c := range s.b[end:i] {
-		digits = digits || classes[c]&isDigit != 0
-	}
-	if c := s.byteAt(end); c != '_' && c != '-' || i-end < 17 || !digits {
-		return end
+	if i-sign < 17 || !digits {
+		return 0
 	}
 	return s.found(Secret, start, i)
 }
 
 // jwt: three parts of base64url with dots between, the first of which decodes
 // to {"… (RFC 7519).
-func (s *scanner) jwt(start, end int) int {
+func (s *scanner) jwt(start int) int {
 	i, dots := start, 0
 	for ; i < len(s.b); i++ {
 		if s.b[i] == '.' && s.at(i+1)&isWord != 0 && dots < 2 {
@@ -198,35 +211,78 @@ func (s *scanner) jwt(start, end int) int {
 		}
 	}
 	if dots < 2 || s.on&(1<<Secret) == 0 {
-		return end
+		return 0
 	}
 	return s.found(Secret, start, i)
 }
 
 // pem hides a private key from its BEGIN to its END, or to the end of the text.
-func (s *scanner) pem(start, end int) int {
-	line := end
-	for line < len(s.b) && line-end < 40 && s.b[line] != '-' {
+func (s *scanner) pem(start int) int {
+	if s.on&(1<<Secret) == 0 || !hasPrefix(s.b[start:], "-----BEGIN ") {
+		return 0
+	}
+	line := start + len("-----BEGIN ")
+	for line < len(s.b) && line-start < 48 && s.b[line] != '-' {
 		line++
 	}
-	if !hasSuffix(s.b[:start], "-----") || !hasSuffix(s.b[:line], "PRIVATE KEY") {
-		return end
+	if !hasSuffix(s.b[:line], "PRIVATE KEY") {
+		return 0
 	}
 	for i := line; i < len(s.b); i++ {
 		if s.b[i] == 'E' && hasSuffix(s.b[:i], "-----") && hasPrefix(s.b[i:], "END ") {
 			for i < len(s.b) && s.b[i] != '\n' {
 				i++
 			}
-			return s.found(Secret, start-5, i)
+			return s.found(Secret, start, i)
 		}
 	}
-	return s.found(Secret, start-5, len(s.b))
+	return s.found(Secret, start, len(s.b))
+}
+
+func (s *scanner) www(dot int) int {
+	start := s.wordBefore(dot)
+	if s.on&(1<<URL) == 0 || contextOf(s.b[start:dot]) != ctxWWW || s.at(start-1)&isWord != 0 || s.at(dot+1)&isWord == 0 {
+		return 0
+	}
+	return s.found(URL, start, s.urlEnd(dot))
 }
 
 func hasPrefix(b []byte, s string) bool { return len(b) >= len(s) && string(b[:len(s)]) == s }
 
 func hasSuffix(b []byte, s string) bool {
 	return len(b) >= len(s) && string(b[len(b)-len(s):]) == s
+}
+
+// monthBeside looks for a month's name before or behind the digits of a day or
+// a year, b[start:end].
+func (s *scanner) monthBeside(start, end int) int {
+	if s.at(start-1)&isWord != 0 {
+		return 0
+	}
+	i := start
+	for i > s.floor && start-i < 3 && (s.b[i-1] == ' ' || s.b[i-1] == '-' || s.b[i-1] == '/' || s.b[i-1] == '.' || s.b[i-1] == ',') {
+		i--
+	}
+	if word := s.wordBefore(i); i < start && s.at(word-1)&isLetter == 0 && contextOf(s.b[word:i]) == ctxMonth {
+		if stop := s.month(word, i); stop > end-1 {
+			return stop
+		}
+	}
+	i = end
+	if c := s.byteAt(i); c == ' ' || c == '-' || c == '/' || c == '.' {
+		i++
+	}
+	stop := i
+	for stop-i <= longestWord && s.at(stop)&isLetter != 0 {
+		stop++
+	}
+	if i == end || s.at(stop)&isWord != 0 || contextOf(s.b[i:stop]) != ctxMonth {
+		return 0
+	}
+	if to := s.month(i, stop); to > stop || s.floor == stop {
+		return to
+	}
+	return 0
 }
 
 // month looks for a date around a month's name: 12-MAR-1984, 12 March 1984,

@@ -62,21 +62,19 @@ type resolver struct {
 	complete bool
 }
 
+// relation looks a mention up. The grammar cannot know where a name without a
+// schema lies: its facts say public, or pg_catalog for the names that lie there
+// in PostgreSQL; both stand for what is found.
 func (r *resolver) relation(mention *policy.Relation) {
-	name := mention.Schema
-	if name == "" {
-		name = "public"
-	}
-	name += "." + mention.Name
 	found, sure := r.lookup(mention.Schema, mention.Name)
 	r.complete = r.complete && sure
-	for _, rel := range found {
-		if !slices.Contains(r.meant[name], rel) {
-			r.meant[name] = append(r.meant[name], rel)
-		}
+	guesses := []string{mention.Schema}
+	if mention.Schema == "" {
+		guesses = []string{"public", "pg_catalog"}
 	}
-	if _, ok := r.meant[name]; !ok {
-		r.meant[name] = nil
+	for _, guess := range guesses {
+		name := guess + "." + mention.Name
+		r.meant[name] = append(r.meant[name], found...)
 	}
 }
 

@@ -256,6 +256,54 @@ func TestCatalog_StatementsThatReachNoTaggedColumnAreShown(t *testing.T) {
 	})
 }
 
+// The facts of the real grammar, for what ordinary clients send.
+func TestCatalog_OrdinaryStatementsWithRealFacts(t *testing.T) {
+	w := newWorld(t)
+	parser, err := grammar()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.classified()
+	for sql, want := range map[string]string{
+		"SELECT 1, 'a' || 'b', 7 % 2":                                                          "raw, raw, raw",
+		"SELECT version(), now() > timestamp '2000-01-01', current_user":                       "raw, raw, raw",
+		"SELECT date '2026-01-01' + 1":                                                         "raw",
+		"SELECT count(*), max(city), upper(city) FROM doctors GROUP BY city":                   "raw, raw, raw",
+		"WITH a AS (SELECT id FROM doctors) SELECT id, row_number() OVER (ORDER BY id) FROM a": "raw, raw",
+		"SELECT id FROM doctors UNION ALL SELECT 3":                                            "raw",
+		"SELECT CASE WHEN id > 5 THEN 'late' ELSE 'early' END FROM doctors":                    "raw",
+		"SELECT g FROM generate_series(1, 3) g":                                                "raw",
+		"VALUES (1), (2)":                                                                      "raw",
+		"INSERT INTO doctors VALUES (7, 'Rome') RETURNING id, upper(city)":                     "raw, raw",
+		"SELECT relname FROM pg_class WHERE relname = 'patients'":                              "raw",
+		"SELECT column_name, data_type FROM information_schema.columns":                        "raw, raw",
+		"SELECT n.nspname || '', c.relname || '' FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE pg_catalog.pg_table_is_visible(c.oid)":                                                                                 "raw, raw",
+		"SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid, true) FROM pg_catalog.pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.atthasdef) FROM pg_catalog.pg_attribute a": "raw, raw, raw",
+		"SELECT attmissingval::text FROM pg_attribute":                                         "hidden",
+		"SELECT a::text FROM pg_attribute a":                                                   "hidden",
+		"SELECT upper(ssn) FROM patients":                                                      "hidden",
+		"SELECT id, zip FROM patients":                                                         "raw, raw",
+		"SELECT (SELECT ssn FROM patients LIMIT 1)":                                            "hidden",
+		"SELECT d.city FROM doctors d WHERE EXISTS (SELECT FROM patients p WHERE p.id = d.id)": "raw",
+		"SELECT upper(d.city) FROM doctors d, patients p":                                      "hidden",
+		"SELECT query_to_xml('select ssn from patients', true, false, '')::text":               "hidden",
+		"SELECT table_to_xml('patients', true, false, '')::text":                               "hidden",
+		"SELECT current_setting('a.b', true)":                                                  "hidden",
+		"SELECT query || '' FROM pg_stat_activity":                                             "hidden",
+		"SELECT most_common_vals::text FROM pg_stats":                                          "hidden",
+		"SELECT max(number) FROM people":                                                       "hidden",
+	} {
+		facts, err := parser.Facts(t.Context(), "", sql)
+		if err != nil || len(facts) != 1 {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		known, _ := c.resolve(facts[0], []string{"pg_catalog", "public"}, "postgres")
+		if got := w.columns(c, sql, result{facts: known}); got != want {
+			t.Errorf("%s:\n got %s\nwant %s\nfacts %+v", sql, got, want, *known)
+		}
+	}
+}
+
 func TestCatalog_RenameDropAndAddKeepTagsByOIDAndNumber(t *testing.T) {
 	w := newWorld(t)
 	if got := w.columns(w.classified(), "SELECT ssn FROM patients", result{}); got != "public.patients.ssn" {
