@@ -528,7 +528,8 @@ func TestServices(t *testing.T) {
 
 func TestT50_OnlyTheClientAuthorityMakesLogins(t *testing.T) {
 	h := newHouse(t)
-	e, err := h.enroll(ecKey(t), h.fresh(nil))
+	loginKey := ecKey(t)
+	e, err := h.enroll(loginKey, h.fresh(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -539,13 +540,14 @@ func TestT50_OnlyTheClientAuthorityMakesLogins(t *testing.T) {
 		return &x509.Certificate{Subject: pkix.Name{CommonName: "alice"}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(10 * time.Minute),
 			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{uri}, BasicConstraintsValid: true}
 	}
+	// Each is right in all but one thing: even the key is the login's own.
+	key := loginKey
 	make := func(by authority, change func(*x509.Certificate)) *x509.Certificate {
 		t.Helper()
 		c := template()
 		if change != nil {
 			change(c)
 		}
-		key := ecKey(t)
 		if by.key == nil {
 			by.key = key
 		}
@@ -569,6 +571,12 @@ func TestT50_OnlyTheClientAuthorityMakesLogins(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := h.ca.client
+	if p, _, err := h.Principal(make(client, nil)); err != nil || p.ID() != "dev:alice" {
+		t.Fatalf("what the cases below start from is not right: %+v, %v", p, err)
+	}
+	key = ecKey(t)
+	anotherKey := make(client, nil)
+	key = loginKey
 	for name, cert := range map[string]*x509.Certificate{
 		"T50 signed by the server authority":        make(h.ca.server, nil),
 		"T50 signed by another installation":        make(stranger.client, nil),
@@ -582,7 +590,7 @@ func TestT50_OnlyTheClientAuthorityMakesLogins(t *testing.T) {
 		"T50 for no purpose":                        make(client, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} }),
 		"T50 not valid yet":                         make(client, func(c *x509.Certificate) { c.NotBefore = now.Add(time.Minute) }),
 		"T50 expired":                               make(client, func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }),
-		"T50 another key under the same login":      make(client, nil),
+		"T50 another key under the same login":      anotherKey,
 		"T50 no login":                              make(client, func(c *x509.Certificate) { c.URIs = nil }),
 		"T50 two logins":                            make(client, func(c *x509.Certificate) { c.URIs = append(c.URIs, uri) }),
 		"T50 another scheme":                        make(client, func(c *x509.Certificate) { c.URIs[0] = &url.URL{Scheme: "spiffe", Host: "user", Path: uri.Path} }),
