@@ -82,7 +82,8 @@ type Event struct {
 	SQLState string         `json:"sqlstate,omitempty"`
 	Masked   []MaskedColumn `json:"masked,omitempty"`
 	// Frames are the recording's frames that hold the payload: first and last
-	// number, and SHA-256 over their ciphertexts in order, hex.
+	// number, and the SHA-256 in hex over the SHA-256 of each, encrypted as it
+	// was written.
 	FramesFirst  uint64 `json:"framesFirst,omitempty"`
 	FramesLast   uint64 `json:"framesLast,omitempty"`
 	FramesSHA256 string `json:"framesSHA256,omitempty"`

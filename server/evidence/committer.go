@@ -58,6 +58,7 @@ func (l *Log) commitPending() {
 		return
 	}
 	l.flight, l.pending = c, newCommit(l.next)
+	l.pending.leaves, l.pending.frames = l.spare.get(), l.spare.get()
 	now := l.clock.last
 	l.room.Broadcast()
 	l.mu.Unlock()
@@ -94,6 +95,7 @@ func (l *Log) settle(c *commit) {
 			delete(l.sessions, s.name)
 		}
 	}
+	l.spare.put(c.frames)
 	if c.nLeaves > 0 {
 		l.behind.feed(c.leaves)
 	}

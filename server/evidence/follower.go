@@ -24,6 +24,7 @@ type follower struct {
 	log    *slog.Logger
 
 	queue chan []byte // records of a durable batch
+	spare buffers     // where they go then
 	done  chan struct{}
 
 	files    sync.Mutex // held while files are written
@@ -47,8 +48,8 @@ type levelTail struct {
 // creation every 256 leaves; [ReadTile] shows them in that form.
 func levelPath(level int) string { return "tile/" + strconv.Itoa(level) }
 
-func newFollower(dir, origin string, signer note.Signer, log *slog.Logger) *follower {
-	f := &follower{dir: dir, origin: origin, signer: signer, log: log,
+func newFollower(dir, origin string, signer note.Signer, spare buffers, log *slog.Logger) *follower {
+	f := &follower{dir: dir, origin: origin, signer: signer, spare: spare, log: log,
 		queue: make(chan []byte, 256), done: make(chan struct{}), progress: make(chan struct{})}
 	f.reset(0)
 	return f
@@ -81,6 +82,7 @@ func (f *follower) run() {
 	defer close(f.done)
 	for records := range f.queue {
 		f.take(records)
+		f.spare.put(records)
 	}
 }
 

@@ -49,7 +49,7 @@ type Config struct {
 // Limits of what may wait in memory for the disk.
 const (
 	urgentBytes = 4 << 20  // a batch of this size is committed without lingering
-	maxPending  = 64 << 20 // then Append and Frame block until the batch before is on the disk
+	maxPending  = 16 << 20 // then Append and Frame block until the batch before is on the disk
 )
 
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
@@ -121,6 +121,7 @@ type Log struct {
 	trouble trouble
 	clock   clock
 	closed  bool
+	spare   buffers
 	places  map[stream]place // how far each stream's current segment is durable
 
 	wake   chan struct{} // there is something to commit
@@ -174,6 +175,31 @@ type sessionChange struct {
 
 func newCommit(at position) *commit {
 	return &commit{base: at, after: at, done: make(chan struct{})}
+}
+
+// buffers are batches' buffers between uses: growing them anew for each batch
+// would copy every byte twice.
+type buffers chan []byte
+
+const keptBuffer = 24 << 20 // larger ones are left to the garbage collector
+
+func (b buffers) get() []byte {
+	select {
+	case buf := <-b:
+		return buf[:0]
+	default:
+		return nil
+	}
+}
+
+func (b buffers) put(buf []byte) {
+	if cap(buf) == 0 || cap(buf) > keptBuffer {
+		return
+	}
+	select {
+	case b <- buf:
+	default:
+	}
 }
 
 func (c *commit) empty() bool { return c.nLeaves == 0 && c.nFrames == 0 }

@@ -225,7 +225,7 @@ func nextKey(key []byte) ([]byte, error) {
 // Frame records b, bytes that the client saw ('c') or sent ('t'). b is not
 // kept. It returns the ticket that [Log.Wait] takes and the number of the frame;
 // of more than 16 MiB, which take several frames, the last one's. It blocks only
-// while more than 64 MiB wait for the disk. An error is final for the recording.
+// while more than 16 MiB wait for the disk. An error is final for the recording.
 func (r *Recording) Frame(dir byte, b []byte) (ticket, frame uint64, err error) {
 	if dir != 'c' && dir != 't' {
 		return 0, 0, fmt.Errorf("evidence: frame of unknown direction %q", dir)
