@@ -12,26 +12,28 @@ import (
 
 // maxVisits bounds the nodes that one statement's analysis may visit. Nested
 // recursive queries are visited again and again until nothing changes.
-const maxVisits = 400_000
+const maxVisits = 1_500_000
 
 // analysis is one statement being read. Everything it does not understand
 // makes it stricter; nothing makes it milder.
 type analysis struct {
 	facts   *policy.Facts
 	columns []baseColumn
-	ids     map[string]int32
+	ids     map[baseColumn]int32
 
-	readSet set // every column read
-	testSet set // … by predicates
-	tested  set // predicates since the innermost sub-query in an expression began
-	windows set // by the WINDOW clauses so far
+	readSet marks // every column read
+	testSet marks // … by predicates
+	tested  marks // predicates since the innermost sub-query in an expression began
+	windows set   // by the WINDOW clauses so far
 
-	moved   []flow
-	written []writtenPart
-	literal bool // some fact depends on a literal's value
-	odd     bool // something strange stood in it
-	visits  int
-	returns rows // what the statement yields
+	noted    map[noted]bool
+	mentions map[policy.Relation]bool
+	moved    []flow
+	written  []writtenPart
+	literal  bool // some fact depends on a literal's value
+	odd      bool // something strange stood in it
+	visits   int
+	returns  rows // what the statement yields
 }
 
 type baseColumn struct {
@@ -65,7 +67,10 @@ func analyse(text string, tree *pg.ParseResult) ([]*policy.Facts, error) {
 }
 
 func newAnalysis() *analysis {
-	return &analysis{facts: &policy.Facts{Unresolved: true}, ids: make(map[string]int32)}
+	return &analysis{
+		facts: &policy.Facts{Unresolved: true}, ids: make(map[baseColumn]int32),
+		noted: make(map[noted]bool), mentions: make(map[policy.Relation]bool),
+	}
 }
 
 func empty(text string) *policy.Facts {
@@ -101,8 +106,11 @@ func place(text string, raw *pg.RawStmt) (Range, error) {
 }
 
 // spend counts a visit and reports whether there may be more.
-func (a *analysis) spend() bool {
-	a.visits++
+func (a *analysis) spend() bool { return a.spends(1) }
+
+// spends counts n visits, or n columns looked at.
+func (a *analysis) spends(n int) bool {
+	a.visits += n
 	return a.visits <= maxVisits
 }
 
@@ -121,11 +129,42 @@ func (a *analysis) strange(*pg.Node) {
 	a.literal = true
 }
 
-func (a *analysis) reads(s set) { a.readSet = a.readSet.or(s) }
+func (a *analysis) reads(s set) {
+	a.spends(len(s.ids))
+	a.readSet.add(s)
+}
 
 func (a *analysis) tests(s set) {
-	a.testSet = a.testSet.or(s)
-	a.tested = a.tested.or(s)
+	a.spends(len(s.ids))
+	a.testSet.add(s)
+	a.tested.add(s)
+}
+
+// union is the union of sets, counted.
+func (a *analysis) union(sets ...set) set {
+	n := 0
+	for _, s := range sets {
+		n += len(s.ids)
+	}
+	if !a.spends(n) {
+		return set{unknown: true}
+	}
+	return union(sets...)
+}
+
+// once notes a name in one of the facts' lists.
+func (a *analysis) once(list *[]string, name string) {
+	key := noted{list, name}
+	if a.noted[key] {
+		return
+	}
+	a.noted[key] = true
+	*list = append(*list, name)
+}
+
+type noted struct {
+	list *[]string
+	name string
 }
 
 // command names the statement and its class, before its parts raise it.
@@ -142,8 +181,8 @@ func (a *analysis) finish(statement string) {
 	if n := len(a.written); n > 0 {
 		f.Kind, f.HasWhere = a.worst()
 	}
-	f.Columns = a.names(a.readSet)
-	f.PredicateColumns = a.names(a.testSet)
+	f.Columns = a.names(a.readSet.set())
+	f.PredicateColumns = a.names(a.testSet.set())
 	slices.Sort(f.Tables)
 	slices.Sort(f.WriteColumns)
 	slices.Sort(f.Functions)

@@ -26,11 +26,11 @@ func (a *analysis) expr(sc *scope, with *ctes, n *pg.Node) set {
 }
 
 func (a *analysis) exprs(sc *scope, with *ctes, list ...*pg.Node) set {
-	var s set
+	sets := make([]set, 0, len(list))
 	for _, n := range list {
-		s = s.or(a.expr(sc, with, n))
+		sets = append(sets, a.expr(sc, with, n))
 	}
-	return s
+	return a.union(sets...)
 }
 
 // value is expr for an output: it also tells whether the value is a base
@@ -163,7 +163,7 @@ func (a *analysis) jsonFunction(sc *scope, with *ctes, f *pg.JsonFuncExpr) set {
 // newer notes a construct that an older server reads as a call of a function
 // that somebody may have made.
 func (a *analysis) newer(name string) {
-	a.facts.Functions = appendNew(a.facts.Functions, "pg_catalog."+name)
+	a.once(&a.facts.Functions, "pg_catalog."+name)
 }
 
 func (a *analysis) output(o *pg.JsonOutput) { a.typeName(o.GetTypeName()) }
@@ -290,10 +290,11 @@ func (a *analysis) subLink(sc *scope, with *ctes, l *pg.SubLink) column {
 	a.operator(l.GetOperName())
 	tested := a.expr(sc, with, l.GetTestexpr())
 	outer := a.tested
-	a.tested = set{}
+	a.tested = marks{}
 	out := a.query(l.GetSubselect(), sc, with)
-	inner := a.tested
-	a.tested = outer.or(inner)
+	inner := a.tested.set()
+	outer.add(inner)
+	a.tested = outer
 	all := a.all(out)
 	switch l.GetSubLinkType() {
 	case pg.SubLinkType_EXPR_SUBLINK, pg.SubLinkType_MULTIEXPR_SUBLINK:
@@ -316,7 +317,7 @@ func (a *analysis) subLink(sc *scope, with *ctes, l *pg.SubLink) column {
 // what only the function knows unless it is known to be pure.
 func (a *analysis) call(sc *scope, with *ctes, f *pg.FuncCall) set {
 	fn := named(strs(f.GetFuncname()))
-	a.facts.Functions = appendNew(a.facts.Functions, fn.name)
+	a.once(&a.facts.Functions, fn.name)
 	a.raise(fn.effect.class())
 	args := a.exprs(sc, with, f.GetArgs()...)
 	decides := a.sorting(sc, with, f.GetAggOrder()).or(a.expr(sc, with, f.GetAggFilter()))
@@ -384,7 +385,7 @@ func (a *analysis) operator(name []*pg.Node) {
 	if len(parts) > 1 {
 		schema = parts[0]
 	}
-	a.facts.Functions = appendNew(a.facts.Functions, schema+"."+op)
+	a.once(&a.facts.Functions, schema+"."+op)
 	a.raise(policy.Write)
 	a.literal = true
 }

@@ -52,15 +52,26 @@ func (e *TooComplex) Error() string {
 // deep, and a parse tree that cannot be deeper than 500. The error is a
 // *SyntaxError or a *TooComplex. Time is linear in the text and small.
 func Gate(text string) error {
+	if err := readable(text); err != nil {
+		return err
+	}
+	l := lexer{src: text}
+	var room [16]frame // most texts never need more
+	g := gate{src: text, frames: room[:1]}
+	for {
+		t := l.next()
+		if done, err := g.see(&l, t); done {
+			return err
+		}
+	}
+}
+
+// readable refuses a text for what its bytes are.
+func readable(text string) error {
 	if len(text) > maxText {
 		return &TooComplex{What: "bytes", Limit: maxText}
 	}
-	if err := encoding(text); err != nil {
-		return err
-	}
-	var room [32]frame // most texts never need more
-	g := gate{lexer: lexer{src: text}, frames: room[:1]}
-	return g.run()
+	return encoding(text)
 }
 
 // encoding refuses what the wire's text can hold and SQL cannot.
@@ -97,11 +108,11 @@ func chars(text string, offset int) int {
 // AND, OR or the next clause begins anew beside it; joins and set operations
 // nest across those.
 type gate struct {
-	lexer
+	src        string
 	frames     []frame // innermost last; frames[0] is the statement itself
 	statements int
 	started    bool // the current statement has a token
-	prev       token
+	dot        bool // the last token was a dot
 }
 
 type frame struct {
@@ -119,37 +130,32 @@ func (f *frame) segment() {
 
 func (f *frame) total() int { return 1 + f.links + max(f.deepest, f.chain+f.inner) }
 
-func (g *gate) run() error {
-	for {
-		t := g.next()
-		switch t.kind {
-		case kEOF:
-			return g.end(t.start)
-		case kBad:
-			return g.broken(t)
-		case kPunct:
-			if err := g.punct(t); err != nil {
-				return err
-			}
-		case kOp:
-			g.innermost().chain++
-		case kIdent:
-			if err := g.word(t); err != nil {
-				return err
-			}
-		}
-		if t.kind != kPunct || t.ch != ';' {
-			g.started = true
-		}
-		g.prev = t
+// see takes the next token. done is true at the end of the text, and at an error.
+func (g *gate) see(l *lexer, t token) (done bool, err error) {
+	switch t.kind {
+	case kEOF:
+		return true, g.end(t.start)
+	case kBad:
+		return true, g.broken(l, t)
+	case kPunct:
+		err = g.punct(t)
+	case kOp:
+		g.innermost().chain++
+	case kIdent:
+		err = g.word(t)
 	}
+	if t.kind != kPunct || t.ch != ';' {
+		g.started = true
+	}
+	g.dot = t.kind == kPunct && t.ch == '.'
+	return err != nil, err
 }
 
-func (g *gate) broken(t token) error {
-	if g.depth > maxComments {
+func (g *gate) broken(l *lexer, t token) error {
+	if l.depth > maxComments {
 		return &TooComplex{What: "comment nesting", Limit: maxComments, Position: chars(g.src, t.start)}
 	}
-	return &SyntaxError{Message: g.bad, Position: chars(g.src, t.start), SQLState: "42601"}
+	return &SyntaxError{Message: l.bad, Position: chars(g.src, t.start), SQLState: "42601"}
 }
 
 func (g *gate) punct(t token) error {
@@ -174,7 +180,7 @@ func (g *gate) punct(t token) error {
 
 func (g *gate) word(t token) error {
 	// Behind a dot any word is a name, and would end a segment or a CASE that goes on.
-	if g.prev.kind == kPunct && g.prev.ch == '.' {
+	if g.dot {
 		return nil
 	}
 	f := g.innermost()

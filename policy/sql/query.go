@@ -44,7 +44,7 @@ func (a *analysis) selects(s *pg.SelectStmt, outer *scope, with *ctes) rows {
 	sc := &scope{parent: outer}
 	switch {
 	case s.GetOp() != pg.SetOperation_SETOP_NONE:
-		out = a.union(s, outer, with)
+		out = a.setOperation(s, outer, with)
 		sc.add(&item{rows: out})
 	case len(s.GetValuesLists()) > 0:
 		out = a.values(s.GetValuesLists(), sc, with)
@@ -84,7 +84,7 @@ func (a *analysis) distinct(on []*pg.Node, sc *scope, with *ctes, out rows) {
 		return
 	}
 	for _, n := range on {
-		a.sortKey(n, sc, with, out)
+		a.orderKey(n, sc, with, out)
 	}
 }
 
@@ -93,7 +93,7 @@ func (a *analysis) ordered(s *pg.SelectStmt, sc *scope, with *ctes, out rows) {
 	for _, n := range s.GetSortClause() {
 		sort := n.GetSortBy()
 		a.operator(sort.GetUseOp())
-		a.sortKey(sort.GetNode(), sc, with, out)
+		a.orderKey(sort.GetNode(), sc, with, out)
 	}
 	for _, n := range []*pg.Node{s.GetLimitCount(), s.GetLimitOffset()} {
 		if n != nil {
@@ -107,8 +107,23 @@ func (a *analysis) ordered(s *pg.SelectStmt, sc *scope, with *ctes, out rows) {
 	}
 }
 
-// sortKey analyses an ORDER BY, GROUP BY or DISTINCT ON item: an output's
-// number or name, or an expression over the FROM list.
+// orderKey analyses an ORDER BY or DISTINCT ON item. A bare name is an output's
+// if there is one of that name, whatever the FROM list has.
+func (a *analysis) orderKey(n *pg.Node, sc *scope, with *ctes, out rows) {
+	name, found := bareName(n), false
+	for _, c := range out.cols {
+		if name != "" && c.name == name {
+			a.tests(c.set)
+			found = true
+		}
+	}
+	if !found {
+		a.sortKey(n, sc, with, out)
+	}
+}
+
+// sortKey analyses a GROUP BY item: an output's number or name, or an
+// expression over the FROM list, whose columns go before outputs' names.
 func (a *analysis) sortKey(n *pg.Node, sc *scope, with *ctes, out rows) {
 	if gs := n.GetGroupingSet(); gs != nil {
 		for _, c := range gs.GetContent() {
@@ -150,8 +165,8 @@ func bareName(n *pg.Node) string {
 	return f[0].GetString_().GetSval()
 }
 
-// union analyses UNION, INTERSECT and EXCEPT: outputs by position, of both sides.
-func (a *analysis) union(s *pg.SelectStmt, outer *scope, with *ctes) rows {
+// setOperation analyses UNION, INTERSECT and EXCEPT: outputs by position, of both sides.
+func (a *analysis) setOperation(s *pg.SelectStmt, outer *scope, with *ctes) rows {
 	left := a.selects(s.GetLarg(), outer, with)
 	right := a.selects(s.GetRarg(), outer, with)
 	if s.GetOp() != pg.SetOperation_SETOP_UNION || !s.GetAll() {
@@ -514,11 +529,10 @@ func (a *analysis) natural(left, right rows, sc *scope) []string {
 		return nil
 	}
 	var names []string
+	r := &item{rows: right}
 	for _, l := range left.cols {
-		for _, r := range right.cols {
-			if l.name == r.name {
-				names = appendNew(names, l.name)
-			}
+		if len(a.positions(r, l.name)) > 0 && !slices.Contains(names, l.name) {
+			names = append(names, l.name)
 		}
 	}
 	return names

@@ -29,9 +29,10 @@ type rows struct {
 // item is one entry of a FROM list.
 type item struct {
 	rows
-	alias  string // what it is called here
-	schema string // of a base relation, as written
-	rel    string // of a base relation: schema.table as searched; "" if derived
+	alias  string           // what it is called here
+	schema string           // of a base relation, as written
+	rel    string           // of a base relation: schema.table as searched; "" if derived
+	index  map[string][]int // of many columns, by name; made when first asked
 	// qualifiedOnly: old and new in RETURNING, which bare names do not reach.
 	qualifiedOnly bool
 }
@@ -64,25 +65,23 @@ func (c *ctes) find(name string) (rows, bool) {
 
 // id numbers a base column.
 func (a *analysis) id(rel, name string) int32 {
-	key := rel + "." + name
+	key := baseColumn{rel, name}
 	if n, ok := a.ids[key]; ok {
 		return n
 	}
 	n := int32(len(a.columns)) //nolint:gosec // bounded by the text
 	a.ids[key] = n
-	a.columns = append(a.columns, baseColumn{rel, name})
+	a.columns = append(a.columns, key)
 	return n
 }
 
 // find says what a name may be in an item: what it derives from, whether it is
 // certain that the item has it, and whether it may have it at all.
 func (a *analysis) find(it *item, name string) (c column, certain, maybe bool) {
-	for _, col := range it.cols {
-		if col.name == name {
-			c.set = c.set.or(col.set)
-			c.bare = col.bare && !certain
-			certain = true
-		}
+	for _, i := range a.positions(it, name) {
+		c.name, c.set = name, a.union(c.set, it.cols[i].set)
+		c.bare = it.cols[i].bare && !certain
+		certain = true
 	}
 	if certain {
 		return c, true, true
@@ -99,13 +98,34 @@ func (a *analysis) find(it *item, name string) (c column, certain, maybe bool) {
 	return a.passed(it.rows, name), false, true
 }
 
+// positions are where an item has columns of the name.
+func (a *analysis) positions(it *item, name string) []int {
+	if len(it.cols) <= 8 {
+		var at []int
+		for i := range it.cols {
+			if it.cols[i].name == name {
+				at = append(at, i)
+			}
+		}
+		return at
+	}
+	if it.index == nil {
+		a.spends(len(it.cols))
+		it.index = make(map[string][]int, len(it.cols))
+		for i := range it.cols {
+			it.index[it.cols[i].name] = append(it.index[it.cols[i].name], i)
+		}
+	}
+	return it.index[name]
+}
+
 // passed is what a column called name of open rows may derive from.
 func (a *analysis) passed(r rows, name string) column {
 	c := column{name: name, set: r.rest}
 	for _, src := range r.sources {
 		if s, _, maybe := a.find(src, name); maybe {
 			c.bare = s.bare && len(r.sources) == 1 && r.rest.empty()
-			c.set = c.set.or(s.set)
+			c.set = a.union(c.set, s.set)
 		}
 	}
 	return c
@@ -129,44 +149,43 @@ func (a *analysis) whole(it *item) set {
 
 // all is everything that rows may hold.
 func (a *analysis) all(r rows) set {
-	s := r.rest
+	sets := make([]set, 0, 1+len(r.cols)+len(r.sources))
+	sets = append(sets, r.rest)
 	for _, c := range r.cols {
-		s = s.or(c.set)
+		sets = append(sets, c.set)
 	}
 	for _, src := range r.sources {
-		s = s.or(a.whole(src))
+		sets = append(sets, a.whole(src))
 	}
-	return s
+	return a.union(sets...)
 }
 
 // unqualified resolves a bare column name: innermost scope first, every
 // candidate where the text alone cannot decide.
 func (a *analysis) unqualified(sc *scope, name string) column {
-	out, candidates := column{name: name}, 0
+	var candidates []set
+	out := column{name: name}
 	for s := sc; s != nil; s = s.parent {
 		found, certain := a.inScope(s, name)
 		if certain.ok && !s.natural {
-			if candidates == 0 {
+			if len(candidates) == 0 {
 				return certain.column
 			}
-			out.set, out.bare = out.set.or(certain.set), false
-			return out
+			return column{name: name, set: a.union(append(candidates, certain.set)...)}
 		}
 		for _, c := range found {
-			candidates++
-			out.set = out.set.or(c.set)
-			out.bare = c.bare && candidates == 1
+			candidates = append(candidates, c.set)
+			out.bare = c.bare && len(candidates) == 1
 		}
 	}
 	// A name that is no column may be a table's alias: the whole row.
 	if it := alias(sc, name); it != nil {
-		out.set, out.bare = out.set.or(a.whole(it)), false
-		candidates++
+		candidates, out.bare = append(candidates, a.whole(it)), false
 	}
-	if candidates == 0 {
-		out.set = a.everything(sc)
-		out.set.unknown = true
+	if len(candidates) == 0 {
+		return column{name: name, set: a.everything(sc).or(set{unknown: true})}
 	}
+	out.set = a.union(candidates...)
 	return out
 }
 
@@ -177,7 +196,7 @@ type certainty struct {
 
 func (a *analysis) inScope(s *scope, name string) (found []column, certain certainty) {
 	for _, it := range s.items {
-		if it.qualifiedOnly {
+		if it.qualifiedOnly || !a.spend() {
 			continue
 		}
 		c, sure, maybe := a.find(it, name)
@@ -193,13 +212,13 @@ func (a *analysis) inScope(s *scope, name string) (found []column, certain certa
 
 // everything is what a name that could not be placed may derive from.
 func (a *analysis) everything(sc *scope) set {
-	var s set
+	var sets []set
 	for ; sc != nil; sc = sc.parent {
 		for _, it := range sc.items {
-			s = s.or(a.whole(it))
+			sets = append(sets, a.whole(it))
 		}
 	}
-	return s
+	return a.union(sets...)
 }
 
 func alias(sc *scope, name string) *item {
@@ -240,6 +259,7 @@ func (a *analysis) aliased(it *item, as *pg.Alias) *item {
 		return it
 	}
 	out := *it
+	out.index = nil
 	out.alias, out.schema = as.Aliasname, ""
 	names := strs(as.Colnames)
 	if len(names) == 0 {
@@ -261,11 +281,13 @@ func (a *analysis) aliased(it *item, as *pg.Alias) *item {
 // relation notes a mention of a relation and returns its item.
 func (a *analysis) relation(rv *pg.RangeVar, written bool) *item {
 	schema, name := rv.GetSchemaname(), rv.GetRelname()
-	a.facts.Relations = appendNew(a.facts.Relations, policy.Relation{
-		Schema: schema, Name: name, Alias: rv.GetAlias().GetAliasname(), Written: written, Only: !rv.GetInh(),
-	})
+	mention := policy.Relation{Schema: schema, Name: name, Alias: rv.GetAlias().GetAliasname(), Written: written, Only: !rv.GetInh()}
+	if !a.mentions[mention] {
+		a.mentions[mention] = true
+		a.facts.Relations = append(a.facts.Relations, mention)
+	}
 	full := searched(schema, name)
-	a.facts.Tables = appendNew(a.facts.Tables, full)
+	a.once(&a.facts.Tables, full)
 	if written && strings.HasPrefix(full, "pg_catalog.") {
 		a.raise(policy.Admin)
 	}
@@ -282,13 +304,6 @@ func searched(schema, name string) string {
 		}
 	}
 	return schema + "." + name
-}
-
-func appendNew[T comparable](list []T, v T) []T {
-	if slices.Contains(list, v) {
-		return list
-	}
-	return append(list, v)
 }
 
 // strs are the values of a list of String nodes.

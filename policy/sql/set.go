@@ -11,32 +11,64 @@ type set struct {
 
 func (s set) empty() bool { return len(s.ids) == 0 && !s.unknown }
 
+func (s set) equal(t set) bool { return s.unknown == t.unknown && slices.Equal(s.ids, t.ids) }
+
 // or is the union.
-func (s set) or(t set) set {
-	u := s.unknown || t.unknown
-	switch {
-	case len(t.ids) == 0 || slices.Equal(s.ids, t.ids):
-		return set{s.ids, u}
-	case len(s.ids) == 0:
-		return set{t.ids, u}
-	}
-	ids := make([]int32, 0, len(s.ids)+len(t.ids))
-	i, j := 0, 0
-	for i < len(s.ids) || j < len(t.ids) {
+func (s set) or(t set) set { return union(s, t) }
+
+// union of many sets at once: pairwise it would be quadratic in the columns of
+// a wide table.
+func union(sets ...set) set {
+	var out set
+	n, first, several := 0, []int32(nil), false
+	for _, s := range sets {
+		out.unknown = out.unknown || s.unknown
+		n += len(s.ids)
 		switch {
-		case j == len(t.ids) || i < len(s.ids) && s.ids[i] < t.ids[j]:
-			ids = append(ids, s.ids[i])
-			i++
-		case i == len(s.ids) || t.ids[j] < s.ids[i]:
-			ids = append(ids, t.ids[j])
-			j++
+		case len(s.ids) == 0 || slices.Equal(first, s.ids):
+		case first == nil:
+			first = s.ids
 		default:
-			ids = append(ids, s.ids[i])
-			i++
-			j++
+			several = true
 		}
 	}
-	return set{ids, u}
+	if !several {
+		out.ids = first
+		return out
+	}
+	out.ids = make([]int32, 0, n)
+	for _, s := range sets {
+		out.ids = append(out.ids, s.ids...)
+	}
+	slices.Sort(out.ids)
+	out.ids = slices.Compact(out.ids)
+	return out
 }
 
-func (s set) equal(t set) bool { return s.unknown == t.unknown && slices.Equal(s.ids, t.ids) }
+// marks is a set that is only ever added to.
+type marks struct {
+	bits    []uint64
+	unknown bool
+}
+
+func (m *marks) add(s set) {
+	m.unknown = m.unknown || s.unknown
+	for _, id := range s.ids {
+		for int(id)/64 >= len(m.bits) {
+			m.bits = append(m.bits, 0)
+		}
+		m.bits[id/64] |= 1 << (id % 64)
+	}
+}
+
+func (m *marks) set() set {
+	s := set{unknown: m.unknown}
+	for i, word := range m.bits {
+		for b := range 64 {
+			if word&(1<<b) != 0 {
+				s.ids = append(s.ids, int32(64*i+b)) //nolint:gosec // as many as there are columns
+			}
+		}
+	}
+	return s
+}

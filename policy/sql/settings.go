@@ -71,10 +71,11 @@ func (a *analysis) setting(s *pg.VariableSetStmt) {
 	}
 }
 
-// resetClass: going back to the log-in's own value gives no right that the
-// log-in did not have, and poolers do it between clients.
+// resetClass: going back to the log-in's own value is what poolers do between
+// clients. A role is different: the server may have put the session into one
+// that may do less than the log-in.
 func resetClass(name string) policy.Class {
-	if strings.Contains(name, ".") {
+	if strings.Contains(name, ".") || name == "role" {
 		return policy.Admin
 	}
 	return policy.Read

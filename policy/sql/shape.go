@@ -14,67 +14,101 @@ type Range struct {
 	Start, End int
 }
 
+// Reading is what one pass of the lexer over a text that passes the gate finds.
+type Reading struct {
+	// Key is the shape under which facts may be kept: as [Shape], but that
+	// literals keep their kind (a number and a string in one place are two
+	// shapes), since the grammar may tell them apart. It is empty for a text
+	// without a statement.
+	Key []byte
+	// Statements are where the lexer finds them: see [Split].
+	Statements []Range
+}
+
+// Read is [Gate], [Shape] and [Split] in one pass. It appends to key and to
+// statements, which may be nil.
+func Read(text string, key []byte, statements []Range) (Reading, error) {
+	if err := readable(text); err != nil {
+		return Reading{}, err
+	}
+	l := lexer{src: text}
+	var room [16]frame
+	g := gate{src: text, frames: room[:1]}
+	w := shaper{src: text, out: key, kinds: true}
+	s := splitter{src: text, out: statements}
+	for {
+		t := l.next()
+		if done, err := g.see(&l, t); err != nil {
+			return Reading{}, err
+		} else if done {
+			s.end()
+			return Reading{Key: w.out, Statements: s.out}, nil
+		}
+		w.see(t)
+		s.see(t)
+	}
+}
+
 // Split finds the statements of a text by its semicolons: those outside
 // brackets, and outside the body of a SQL-standard function (BEGIN ATOMIC …
 // END). Empty statements are left out. Text after something unterminated
 // belongs to the last statement.
 func Split(text string) []Range {
-	s := scan{lexer: lexer{src: text}}
-	var out []Range
+	l := lexer{src: text}
+	s := splitter{src: text}
 	for {
-		r, more := s.statement()
-		if r.End > r.Start {
-			out = append(out, r)
+		t := l.next()
+		if t.kind == kEOF {
+			s.end()
+			return s.out
 		}
-		if !more {
-			return out
-		}
+		s.see(t)
 	}
 }
 
-// scan walks over the statements of a text.
-type scan struct {
-	lexer
+// splitter is fed the tokens of a text.
+type splitter struct {
+	src      string
+	out      []Range
+	now      Range // the statement that is being read
+	started  bool
 	brackets int
-	blocks   int // open BEGIN ATOMIC and CASE
+	blocks   int // open BEGIN ATOMIC, and CASE within
 	creates  bool
 	prev     word
 }
 
-// statement moves past one statement and says where it is; more is false at
-// the end of the text.
-func (s *scan) statement() (r Range, more bool) {
-	s.brackets, s.blocks, s.creates, s.prev = 0, 0, false, wNone
-	first := true
-	for {
-		t := s.next()
-		if t.kind == kEOF || t.kind == kPunct && t.ch == ';' && s.brackets <= 0 && s.blocks == 0 {
-			return r, t.kind != kEOF
+func (s *splitter) see(t token) {
+	if t.kind == kPunct {
+		switch t.ch {
+		case ';':
+			if s.brackets <= 0 && s.blocks == 0 {
+				s.end()
+				return
+			}
+		case '(', '[':
+			s.brackets++
+		case ')', ']':
+			s.brackets--
 		}
-		if first {
-			r.Start = t.start
-		}
-		r.End = t.end
-		s.nest(t, first)
-		first = false
 	}
+	if !s.started {
+		s.started, s.now.Start = true, t.start
+		s.creates = t.kind == kIdent && lookup(s.src[t.start:t.end]) == wCreate
+	} else if s.creates {
+		s.block(t)
+	}
+	s.now.End = t.end
 }
 
-// nest keeps count of what hides a semicolon, as psql does.
-func (s *scan) nest(t token, first bool) {
+// block follows BEGIN ATOMIC … END, as psql does.
+func (s *splitter) block(t token) {
 	w := wNone
-	switch {
-	case t.kind == kIdent:
+	if t.kind == kIdent {
 		w = lookup(s.src[t.start:t.end])
-	case t.kind == kPunct && (t.ch == '(' || t.ch == '['):
-		s.brackets++
-	case t.kind == kPunct && (t.ch == ')' || t.ch == ']'):
-		s.brackets--
 	}
 	switch {
-	case first:
-		s.creates = w == wCreate
-	case s.creates && w == wAtomic && s.prev == wBegin:
+	case w == wAtomic && s.prev == wBegin:
 		s.blocks++
 	case s.blocks > 0 && w == wCase && s.prev != wEnd:
 		s.blocks++
@@ -84,18 +118,31 @@ func (s *scan) nest(t token, first bool) {
 	s.prev = w
 }
 
+func (s *splitter) end() {
+	if s.started {
+		s.out = append(s.out, s.now)
+	}
+	*s = splitter{src: s.src, out: s.out}
+}
+
 // Shape is the text without comments and with literals as ?, tokens one space
 // apart where that reads well, unquoted words in lower case (as PostgreSQL
 // folds them), quoted identifiers and parameters as they are. A list of
-// literals and parameters behind IN is "in (...)", however long. Texts of one
+// literals and parameters behind IN is "(...)", however long. Texts of one
 // shape do the same to the same things, but for what a literal says.
 //
 // The shape of text that cannot be lexed ends where the lexer stopped, with
 // "<unterminated>": no literal ever appears in a shape.
 func Shape(text string) string {
-	w := shaper{lexer: lexer{src: text}, out: make([]byte, 0, len(text))}
-	w.run()
-	return string(w.out)
+	l := lexer{src: text}
+	w := shaper{src: text, out: make([]byte, 0, len(text))}
+	for {
+		t := l.next()
+		if t.kind == kEOF {
+			return string(w.out)
+		}
+		w.see(t)
+	}
 }
 
 // Fingerprint is "fp-" and the first 16 bytes of SHA-256 of a shape, in
@@ -105,69 +152,52 @@ func Fingerprint(shape string) string {
 	return "fp-" + hex.EncodeToString(sum[:16])
 }
 
-// Key appends to dst the shape under which facts may be cached: literals keep
-// their kind (a number and a string in one place are two shapes), since the
-// grammar may tell them apart. It reports false for text that cannot be lexed.
-// It is empty for a text without a statement.
-func Key(dst []byte, text string) ([]byte, bool) {
-	w := shaper{lexer: lexer{src: text}, out: dst, kinds: true}
-	ok := w.run()
-	return w.out, ok
-}
-
-type shaper struct {
-	lexer
-	out   []byte
-	kinds bool
-	prev  token
-	word  word // keyword that prev is
-}
-
-func (w *shaper) run() bool {
-	for {
-		t := w.next()
-		switch t.kind {
-		case kEOF:
-			return true
-		case kBad:
-			w.space(t)
-			w.out = append(w.out, "<unterminated>"...)
-			return false
-		}
-		if t.kind == kPunct && t.ch == '(' && w.word == wIn && w.list() {
-			continue
-		}
-		w.emit(t)
-	}
-}
-
-// list writes "(...)" for the rest of a list of literals and parameters whose
-// bracket was just read, and reports false, having moved nowhere, if it is
-// anything else.
-func (w *shaper) list() bool {
-	at := w.pos
-	for {
-		t := w.next()
-		if t.kind == kOp && (t.ch == '-' || t.ch == '+') {
-			t = w.next()
-		}
-		end := w.next()
-		if !literal(t.kind) && t.kind != kParam || end.kind != kPunct || end.ch != ',' && end.ch != ')' {
-			w.pos = at
-			return false
-		}
-		if end.ch == ')' {
-			w.out = append(w.out, " (...)"...)
-			w.prev, w.word = end, wNone
-			return true
-		}
-	}
-}
-
 // Empty are the facts of a text without a statement: white space, comments.
 func Empty(text string) []*policy.Facts { return []*policy.Facts{empty(text)} }
 
 func literal(k kind) bool { return k == kString || k == kNumber || k == kBits }
+
+// shaper is fed the tokens of a text and writes its shape.
+type shaper struct {
+	src   string
+	out   []byte
+	kinds bool // literals keep their kind
+	prev  token
+	word  word // keyword that prev is
+	list  int  // behind "(" of a list behind IN, while it may still fold; 0 none
+}
+
+func (w *shaper) see(t token) {
+	switch {
+	case t.kind == kBad:
+		w.space(t)
+		w.out = append(w.out, "<unterminated>"...)
+		w.prev = t
+	case w.word == wIn && t.kind == kPunct && t.ch == '(':
+		w.emit(t)
+		w.list = len(w.out)
+	case w.list > 0:
+		w.fold(t)
+	default:
+		w.emit(t)
+	}
+}
+
+// fold writes a token of a list behind IN. When the list ends having held
+// nothing but literals and parameters, they become "...".
+func (w *shaper) fold(t token) {
+	switch {
+	case literal(t.kind), t.kind == kParam, t.kind == kPunct && t.ch == ',', t.kind == kOp && (t.ch == '-' || t.ch == '+'):
+		w.emit(t)
+	case t.kind == kPunct && t.ch == ')':
+		w.out = append(w.out[:w.list], "..."...)
+		w.list = 0
+		w.emit(t)
+	default:
+		w.list = 0
+		w.see(t)
+	}
+}
 
 func (w *shaper) emit(t token) {
 	w.space(t)

@@ -91,31 +91,19 @@ func (a *analysis) explain(s *pg.ExplainStmt) {
 			analyse = optionOn(o)
 		}
 	}
-	inner := newAnalysis()
-	inner.facts = a.facts
-	inner.statement(s.GetQuery())
-	a.adopt(inner)
+	a.statement(s.GetQuery())
 	if !analyse {
 		// Nothing is written. What functions would do counts all the same: the
 		// planner runs those that call themselves immutable.
 		a.facts.Lock, a.written = false, nil
 		a.facts.Class = policy.Read
-		if inner.odd {
+		if a.odd {
 			a.raise(policy.Admin)
 		}
 		for _, f := range a.facts.Functions {
 			a.raise(named(strings.Split(f, ".")).effect.class())
 		}
 	}
-}
-
-// adopt takes over what a nested statement was found to do.
-func (a *analysis) adopt(inner *analysis) {
-	a.columns, a.ids = inner.columns, inner.ids
-	a.readSet, a.testSet = inner.readSet, inner.testSet
-	a.moved, a.written = inner.moved, inner.written
-	a.literal = a.literal || inner.literal
-	a.visits += inner.visits
 }
 
 // optionOn reads a Boolean option as defGetBoolean does: bare, on, true, 1.
@@ -276,6 +264,45 @@ func (a *analysis) utility(n *pg.Node) {
 		if m := inner(n); m != nil {
 			a.sweep(m, v.class.Rank() > policy.Read.Rank())
 		}
+		a.objects(n)
+	}
+}
+
+// objects notes the relations that DROP and COMMENT name in lists of strings.
+func (a *analysis) objects(n *pg.Node) {
+	var kind pg.ObjectType
+	var list []*pg.Node
+	switch s := n.GetNode().(type) {
+	case *pg.Node_DropStmt:
+		kind, list = s.DropStmt.GetRemoveType(), s.DropStmt.GetObjects()
+	case *pg.Node_CommentStmt:
+		kind, list = s.CommentStmt.GetObjtype(), []*pg.Node{s.CommentStmt.GetObject()}
+	case *pg.Node_SecLabelStmt:
+		kind, list = s.SecLabelStmt.GetObjtype(), []*pg.Node{s.SecLabelStmt.GetObject()}
+	default:
+		return
+	}
+	for _, o := range list {
+		names := strs(o.GetList().GetItems())
+		switch kind {
+		case pg.ObjectType_OBJECT_TABLE, pg.ObjectType_OBJECT_VIEW, pg.ObjectType_OBJECT_MATVIEW, pg.ObjectType_OBJECT_FOREIGN_TABLE,
+			pg.ObjectType_OBJECT_INDEX, pg.ObjectType_OBJECT_SEQUENCE:
+		case pg.ObjectType_OBJECT_COLUMN, pg.ObjectType_OBJECT_TRIGGER, pg.ObjectType_OBJECT_RULE, pg.ObjectType_OBJECT_POLICY, pg.ObjectType_OBJECT_TABCONSTRAINT:
+			names = names[:max(len(names)-1, 0)] // the last is the thing on the table
+		default:
+			continue
+		}
+		a.relationNamed(names)
+	}
+}
+
+func (a *analysis) relationNamed(names []string) {
+	switch len(names) {
+	case 0:
+	case 1:
+		a.relation(&pg.RangeVar{Relname: names[0], Inh: true}, true)
+	default:
+		a.relation(&pg.RangeVar{Schemaname: names[len(names)-2], Relname: names[len(names)-1], Inh: true}, true)
 	}
 }
 
@@ -340,7 +367,7 @@ func (a *analysis) sweep(m proto.Message, written bool) {
 		return
 	case *pg.FuncCall:
 		fn := named(strs(n.GetFuncname()))
-		a.facts.Functions = appendNew(a.facts.Functions, fn.name)
+		a.once(&a.facts.Functions, fn.name)
 		if fn.effect != unknownFunction {
 			a.raise(fn.effect.class())
 		}

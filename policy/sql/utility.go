@@ -185,6 +185,8 @@ func objectName(t pg.ObjectType) string {
 	switch t {
 	case pg.ObjectType_OBJECT_MATVIEW:
 		return "MATERIALIZED VIEW"
+	case pg.ObjectType_OBJECT_LARGEOBJECT:
+		return "LARGE OBJECT"
 	case pg.ObjectType_OBJECT_FDW:
 		return "FOREIGN DATA WRAPPER"
 	case pg.ObjectType_OBJECT_FOREIGN_SERVER:

@@ -183,7 +183,7 @@ func (a *analysis) sets(rel string, names []string) {
 		names = []string{"*"}
 	}
 	for _, n := range names {
-		a.facts.WriteColumns = appendNew(a.facts.WriteColumns, rel+"."+n)
+		a.once(&a.facts.WriteColumns, rel+"."+n)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"crypto/sha256"
 	"sync"
+	"unsafe"
 
 	"github.com/hoopctl/hoopctl/policy"
 	"github.com/hoopctl/hoopctl/policy/sql"
@@ -13,7 +14,6 @@ import (
 type entry struct {
 	parsed *sql.Parsed
 	err    error
-	size   int // of the text
 }
 
 func (e *entry) facts() []*policy.Facts {
@@ -23,12 +23,9 @@ func (e *entry) facts() []*policy.Facts {
 	return e.parsed.Facts
 }
 
-// moved returns the facts with the offsets of another text of the same shape.
-func (e *entry) moved(text string) ([]*policy.Facts, bool) {
-	ranges := sql.Split(text)
-	if len(ranges) != len(e.parsed.Facts) {
-		return nil, false
-	}
+// moved returns the facts with the offsets of another text of the same shape,
+// whose statements stand at ranges.
+func (e *entry) moved(ranges []sql.Range) []*policy.Facts {
 	copies := make([]policy.Facts, len(ranges))
 	out := make([]*policy.Facts, len(ranges))
 	for i, f := range e.parsed.Facts {
@@ -36,7 +33,7 @@ func (e *entry) moved(text string) ([]*policy.Facts, bool) {
 		copies[i].Start, copies[i].End = ranges[i].Start, ranges[i].End
 		out[i] = &copies[i]
 	}
-	return out, true
+	return out
 }
 
 // bytes is about what the entry keeps alive.
@@ -58,13 +55,21 @@ func (e *entry) bytes() int64 {
 	return n
 }
 
-// The two kinds of key never meet: each begins with its own letter. Texts are
-// kept as hashes only, since they may hold passwords.
-func exactKey(text string) []byte  { return hashKey('t', text) }
-func shapeKey(shape []byte) []byte { return hashKey('s', string(shape)) }
-func hashKey(k byte, s string) []byte {
-	sum := sha256.Sum256([]byte(s))
-	return append([]byte{k}, sum[:]...)
+// hash is what an answer is kept under: what was hashed ('t' a text, 's' a
+// shape, so that the two never meet) and its SHA-256. Texts themselves are not
+// kept: they may hold passwords.
+type hash [1 + sha256.Size]byte
+
+func hashText(text string) hash {
+	// Without a copy: the bytes are only read, and only until Sum256 returns.
+	return hashOf('t', unsafe.Slice(unsafe.StringData(text), len(text)))
+}
+
+func hashOf(what byte, b []byte) hash {
+	sum := sha256.Sum256(b)
+	h := hash{what}
+	copy(h[1:], sum[:])
+	return h
 }
 
 const shards = 16
@@ -79,12 +84,12 @@ type shard struct {
 	mu    sync.Mutex
 	max   int64
 	bytes int64
-	byKey map[string]*list.Element
+	byKey map[hash]*list.Element
 	order *list.List // most recently used first
 }
 
 type kept struct {
-	key   string
+	key   hash
 	entry *entry
 	bytes int64
 }
@@ -92,18 +97,18 @@ type kept struct {
 func newCache(bytes int64) *cache {
 	var c cache
 	for i := range c.shard {
-		c.shard[i] = shard{max: bytes / shards, byKey: make(map[string]*list.Element), order: list.New()}
+		c.shard[i] = shard{max: bytes / shards, byKey: make(map[hash]*list.Element), order: list.New()}
 	}
 	return &c
 }
 
-func (c *cache) of(key []byte) *shard { return &c.shard[key[1]%shards] }
+func (c *cache) of(key hash) *shard { return &c.shard[key[1]%shards] }
 
-func (c *cache) get(key []byte) (*entry, bool) {
+func (c *cache) get(key hash) (*entry, bool) {
 	s := c.of(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	el, ok := s.byKey[string(key)]
+	el, ok := s.byKey[key]
 	if !ok {
 		return nil, false
 	}
@@ -111,15 +116,15 @@ func (c *cache) get(key []byte) (*entry, bool) {
 	return el.Value.(*kept).entry, true //nolint:forcetypeassert // nothing else is put in
 }
 
-func (c *cache) put(key []byte, e *entry) {
+func (c *cache) put(key hash, e *entry) {
 	s := c.of(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := e.bytes()
-	if _, ok := s.byKey[string(key)]; ok || n > s.max {
+	if _, ok := s.byKey[key]; ok || n > s.max {
 		return
 	}
-	s.byKey[string(key)] = s.order.PushFront(&kept{string(key), e, n})
+	s.byKey[key] = s.order.PushFront(&kept{key, e, n})
 	s.bytes += n
 	for s.bytes > s.max {
 		last := s.order.Back()

@@ -132,24 +132,22 @@ func (p *Pool) Close() error {
 // a *sql.SyntaxError, a *sql.TooComplex, a *sql.Broken (this text broke the
 // parser, and was not judged), an *Unavailable, or ctx's.
 func (p *Pool) Facts(ctx context.Context, principal, text string) ([]*policy.Facts, error) {
-	exact := exactKey(text)
+	exact := hashText(text)
 	if e, ok := p.cache.get(exact); ok {
 		return e.facts(), e.err
 	}
-	if err := sql.Gate(text); err != nil {
+	var keyRoom [512]byte
+	var rangeRoom [4]sql.Range
+	r, err := sql.Read(text, keyRoom[:0], rangeRoom[:0])
+	if err != nil {
 		return nil, err
 	}
-	var room [512]byte
-	shape, ok := sql.Key(room[:0], text)
-	if ok && len(shape) == 0 {
+	if len(r.Key) == 0 {
 		return sql.Empty(text), nil
 	}
-	if ok {
-		if e, hit := p.cache.get(shapeKey(shape)); hit {
-			if facts, fits := e.moved(text); fits {
-				return facts, nil
-			}
-		}
+	shape := hashOf('s', r.Key)
+	if e, ok := p.cache.get(shape); ok && len(e.facts()) == len(r.Statements) {
+		return e.moved(r.Statements), nil
 	}
 	parsed, err := p.ask(ctx, principal, text, exact, shape)
 	if err != nil {
@@ -158,24 +156,25 @@ func (p *Pool) Facts(ctx context.Context, principal, text string) ([]*policy.Fac
 	return parsed.Facts, nil
 }
 
-// Parse is Facts with the parse tree, always of this very text.
+// Parse is Facts with the parse tree, always of this very text. A text without
+// a statement has no tree.
 func (p *Pool) Parse(ctx context.Context, principal, text string) (*sql.Parsed, error) {
-	exact := exactKey(text)
+	exact := hashText(text)
 	if e, ok := p.cache.get(exact); ok {
 		return e.parsed, e.err
 	}
-	if err := sql.Gate(text); err != nil {
+	r, err := sql.Read(text, nil, nil)
+	if err != nil {
 		return nil, err
 	}
-	shape, ok := sql.Key(nil, text)
-	if ok && len(shape) == 0 {
+	if len(r.Key) == 0 {
 		return &sql.Parsed{Facts: sql.Empty(text)}, nil
 	}
-	return p.ask(ctx, principal, text, exact, shape)
+	return p.ask(ctx, principal, text, exact, hashOf('s', r.Key))
 }
 
 // ask asks a child, and remembers the answer.
-func (p *Pool) ask(ctx context.Context, principal, text string, exact, shape []byte) (*sql.Parsed, error) {
+func (p *Pool) ask(ctx context.Context, principal, text string, exact, shape hash) (*sql.Parsed, error) {
 	if p.strikes.out(principal) {
 		return nil, &Unavailable{errStrikes}
 	}
@@ -198,14 +197,14 @@ func (p *Pool) ask(ctx context.Context, principal, text string, exact, shape []b
 	}
 }
 
-func (p *Pool) remember(a answer, text string, exact, shape []byte) {
+func (p *Pool) remember(a answer, text string, exact, shape hash) {
 	var down *Unavailable
 	if errors.As(a.err, &down) {
 		return
 	}
-	p.cache.put(exact, &entry{parsed: a.parsed, err: a.err, size: len(text)})
+	p.cache.put(exact, &entry{parsed: a.parsed, err: a.err})
 	if a.err == nil && byShape(a.parsed.Facts, text) {
-		p.cache.put(shapeKey(shape), &entry{parsed: &sql.Parsed{Facts: a.parsed.Facts}})
+		p.cache.put(shape, &entry{parsed: &sql.Parsed{Facts: a.parsed.Facts}})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -49,13 +50,15 @@ func newPool(t *testing.T, cfg Config) *Pool {
 	return p
 }
 
-func codeCache(t *testing.T) string {
+// codeCache is kept between runs where there is a place for it: compiling the
+// grammar takes seconds.
+func codeCache(t testing.TB) string {
 	t.Helper()
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		return t.TempDir()
 	}
-	return dir + "/hoopctl-test/parser"
+	return filepath.Join(dir, "hoopctl", "test-parser")
 }
 
 func kindOf(t *testing.T, p *Pool, text string) string {
