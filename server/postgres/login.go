@@ -286,7 +286,9 @@ func (g *loginGuard) check() error {
 func (c *conn) runtimeParams() map[string]string {
 	params := map[string]string{}
 	for name, value := range c.hello.Settings {
-		params[name] = value
+		if name != waitSetting {
+			params[name] = value
+		}
 	}
 	if params["client_encoding"] == "" {
 		params["client_encoding"] = "UTF8"
