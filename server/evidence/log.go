@@ -67,6 +67,9 @@ func (c *Config) defaults() error {
 	if !nodeName.MatchString(c.Node) {
 		return fmt.Errorf("evidence: node name %q: use 1 to 64 letters, digits, dots, dashes or underscores", c.Node)
 	}
+	if c.Dir == "" || c.KeyFile == "" {
+		return errors.New("evidence: the folder and the file of the log's signing key must be named")
+	}
 	if c.Elapsed == nil && c.Now == nil {
 		start := time.Now()
 		c.Elapsed = func() time.Duration { return time.Since(start) }
@@ -163,6 +166,7 @@ type commit struct {
 	sessions         []sessionChange
 	keys             []<-chan error // key files that must be durable with it
 	wanted           bool           // somebody waits
+	began            time.Time      // when the first record was added
 	done             chan struct{}
 	err              error // set before done is closed
 }
@@ -256,6 +260,9 @@ func (l *Log) append(e *api.Event, body []byte) (uint64, error) {
 // issue hands out the next ticket and wakes the committer. Called with the
 // lock held, after something was added to pending.
 func (l *Log) issue() uint64 {
+	if l.pending.began.IsZero() {
+		l.pending.began = time.Now()
+	}
 	l.next.ticket++
 	l.pending.after = l.next
 	signal(l.wake)
@@ -349,6 +356,27 @@ func (l *Log) Flush(ctx context.Context) error {
 	t := l.next.ticket
 	l.mu.Unlock()
 	return l.Wait(ctx, t)
+}
+
+// Within blocks while anything that was added longer than lag ago is not
+// durable: it keeps a session that does not wait for its own records (async
+// evidence) from running ahead of a slow disk. Any error but ctx's means that
+// what was added lately is lost.
+func (l *Log) Within(ctx context.Context, lag time.Duration) error {
+	l.mu.Lock()
+	c := l.flight
+	if c == nil && !l.pending.empty() {
+		c = l.pending
+	}
+	state := l.state
+	l.mu.Unlock()
+	if state != nil {
+		return state
+	}
+	if c == nil || time.Since(c.began) <= lag {
+		return nil
+	}
+	return l.Wait(ctx, c.after.ticket)
 }
 
 // Healthy returns nil, or why the log refuses everything just now.

@@ -565,3 +565,52 @@ func TestWaitHonoursItsContext(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWithinHoldsBackWhoRunsAhead: while a sync is stuck, a session in async
+// evidence goes on for the lag that it is allowed, and no longer.
+func TestWithinHoldsBackWhoRunsAhead(t *testing.T) {
+	d := &slowDisk{gate: make(chan struct{})}
+	h := newHouse(t)
+	h.cfg.disk = d
+	l := h.open()
+	d.slow.Store(true)
+	if _, err := l.Append(statement(1)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if err := l.Within(ctx, time.Hour); err != nil {
+		t.Errorf("inside its lag: %v", err)
+	}
+	if err := l.Within(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("behind a stuck disk: %v", err)
+	}
+	close(d.gate)
+	if err := l.Within(context.Background(), 0); err != nil {
+		t.Errorf("after the disk went on: %v", err)
+	}
+}
+
+// slowDisk is a local disk whose syncs wait at a gate.
+type slowDisk struct {
+	localDisk
+	slow atomic.Bool
+	gate chan struct{}
+}
+
+type slowFile struct {
+	file
+	disk *slowDisk
+}
+
+func (d *slowDisk) create(path string, size int64) (file, error) {
+	f, err := d.localDisk.create(path, size)
+	return slowFile{f, d}, err
+}
+
+func (f slowFile) Datasync() error {
+	if f.disk.slow.Load() {
+		<-f.disk.gate
+	}
+	return f.file.Datasync()
+}

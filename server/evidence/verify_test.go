@@ -3,11 +3,20 @@ package evidence
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/binary"
+	"encoding/pem"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -476,4 +485,96 @@ func FuzzSegment(f *testing.F) {
 		parseFrame(data)
 		entries(data, tileWidth, func(int, []byte) error { return nil })
 	})
+}
+
+// issuer is a CA that certifies approvers' keys.
+type issuer struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func certify(t testing.TB, ca *issuer, name string) (*ecdsa.PrivateKey, *x509.Certificate) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Minute)}
+	parent, signer := tmpl, key
+	if ca.cert != nil {
+		parent, signer = ca.cert, ca.key
+	} else {
+		tmpl.IsCA, tmpl.BasicConstraintsValid, tmpl.KeyUsage = true, true, x509.KeyUsageCertSign
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &key.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, cert
+}
+
+func newIssuer(t testing.TB) *issuer {
+	key, cert := certify(t, &issuer{}, "ca")
+	return &issuer{cert, key}
+}
+
+// TestVerifyApprovals: what an approver signed is held to the key; a CA other
+// than the broker's, and an answer turned round, are told.
+func TestVerifyApprovals(t *testing.T) {
+	ca, other := newIssuer(t), newIssuer(t)
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
+	for _, c := range []struct {
+		name   string
+		ca     *issuer
+		change func(*api.Event)
+		o      func(*Options, *ecdsa.PrivateKey)
+		status Status
+		words  string
+	}{
+		{"by an enrolled key", ca, nil, func(o *Options, k *ecdsa.PrivateKey) { o.Approvers = []crypto.PublicKey{&k.PublicKey} }, Intact, "Proved: 1 answers"},
+		{"by the broker's CA", ca, nil, nil, Intact, "Asserted: 1 answers"},
+		{"no signature", ca, func(e *api.Event) { e.Signature = "" }, nil, Intact, "carry no signature"},
+		{"by another CA", other, nil, nil, Tampered, "was not issued by"},
+		{"a no turned into a yes", ca, func(e *api.Event) { e.Verdict = "deny" }, nil, Tampered, "does not belong"},
+		{"for another request", ca, func(e *api.Event) { e.Request = "r-2" }, nil, Tampered, "does not belong"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			key, cert := certify(t, c.ca, "bob")
+			a := api.Answer{Approve: true, Reason: "fine", Cures: []string{"no-where"}, Digest: "sha256:00"}
+			if err := a.Sign("r-1", key); err != nil {
+				t.Fatal(err)
+			}
+			e := &api.Event{Kind: api.EventApproval, Name: "bob", Request: "r-1", Digest: a.Digest, Verdict: "allow", Rules: a.Cures,
+				Commitment: api.ReasonCommitment(a.Salt, a.Reason), Signature: base64.StdEncoding.EncodeToString(a.Signature),
+				Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))}
+			if c.change != nil {
+				c.change(e)
+			}
+			h := newHouse(t)
+			l := h.open()
+			appendWait(t, l, e)
+			l.Close()
+			o := Options{LogKey: l.LogKey(), CAs: pool}
+			if c.o != nil {
+				c.o(&o, key)
+			}
+			r := verify(t, h.cfg.Dir, o)
+			text := fmt.Sprint(r.Problems)
+			for _, s := range r.Proved {
+				text += " Proved: " + s
+			}
+			for _, s := range r.Asserted {
+				text += " Asserted: " + s
+			}
+			if r.Status != c.status || !strings.Contains(text, c.words) {
+				t.Errorf("status %s: %s", r.Status, text)
+			}
+		})
+	}
 }
