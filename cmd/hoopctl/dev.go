@@ -153,6 +153,8 @@ type devState struct {
 	ServiceSecret    string `json:"serviceSecret"`
 	IssuerPort       int    `json:"issuerPort"`
 	PostgresPort     int    `json:"postgresPort"` // of the sample's own PostgreSQL
+	Port             int    `json:"port"`         // of the API, as it was last time
+	NativePort       int    `json:"nativePort"`   // of the native PostgreSQL endpoint
 }
 
 // readiness is the ready file.
@@ -270,6 +272,7 @@ func (h *house) openLog() (*os.File, error) {
 		handler = slog.NewTextHandler(h.err, nil)
 	}
 	h.log = slog.New(handler)
+	slog.SetDefault(h.log) // the OpenID library speaks to no other, once for every poll of a login
 	return f, nil
 }
 
@@ -443,10 +446,16 @@ func (h *house) config() (server.Config, error) {
 	if err != nil {
 		return server.Config{}, err
 	}
-	local := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+	local := func(port, last int) string {
+		// A random port stays the same over restarts where it can: contexts and open forwards go on.
+		if port == 0 && last != 0 && isFree(last) {
+			port = last
+		}
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	}
 	return server.Config{
-		Listen:            local(h.o.port),
-		PostgresListen:    local(h.o.pgPort),
+		Listen:            local(h.o.port, h.state.Port),
+		PostgresListen:    local(h.o.pgPort, h.state.NativePort),
 		PostgresPlaintext: "loopback",
 		Keys:              filepath.Join(dir, "keys"),
 		Store:             "sqlite:" + filepath.Join(dir, "state.db"),
@@ -463,6 +472,15 @@ func (h *house) config() (server.Config, error) {
 		Log:           h.log,
 		Now:           h.now,
 	}, nil
+}
+
+func isFree(port int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
 }
 
 // parserCache is shared by all of this user's houses: compiling the grammar
@@ -577,6 +595,10 @@ func (h *house) announce(started time.Time) error {
 		return err
 	}
 	at := h.server.Addresses()
+	h.state.Port, h.state.NativePort = int(at.API.Port()), int(at.Postgres.Port())
+	if err := writeJSONFile(filepath.Join(h.o.dir, "dev.json"), h.state); err != nil {
+		return err
+	}
 	r := readiness{
 		Server: "https://" + at.API.String(), CAFile: ca, Issuer: h.idp.URL(), Password: h.state.Password,
 		AuditorKeyFile: h.auditorFile(), EvidenceDir: filepath.Join(h.o.dir, "evidence"),
