@@ -169,6 +169,9 @@ func TestArrayBinary_RefusesLies(t *testing.T) {
 }
 
 func TestRewriters_AllocateNothing(t *testing.T) {
+	if racing {
+		t.Skip("the race detector makes pools allocate")
+	}
 	text := Type{OID: oidText, Typmod: -1}
 	for _, test := range []struct {
 		method string

@@ -375,10 +375,24 @@ func (s *scanner) age(start, end int) int {
 	if n, _ := decimal(s.b[start:end]); n < 90 || n > 120 {
 		return 0
 	}
-	if s.near(ctxAge, start) && start-s.last[ctxAge] <= 8 || s.old(end) {
+	if s.aged(start) || s.old(end) {
 		return s.found(Age, start, end)
 	}
 	return 0
+}
+
+// aged reports whether a word for age stands just before i, with no other
+// number between.
+func (s *scanner) aged(i int) bool {
+	if !s.near(ctxAge, i) || s.said == ctxAge {
+		return s.said == ctxAge
+	}
+	for _, c := range s.b[s.last[ctxAge]:i] {
+		if classes[c]&isDigit != 0 {
+			return false
+		}
+	}
+	return i-s.last[ctxAge] <= 8
 }
 
 // old reports whether what follows says that the number was an age.

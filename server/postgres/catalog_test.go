@@ -584,3 +584,17 @@ func TestCatalog_BaselinesOfTwoServersAreMerged(t *testing.T) {
 		t.Errorf("nothing was remembered: %v", err)
 	}
 }
+
+// Two clusters give the same OIDs to different tables: what was remembered of
+// one must not decide about the other.
+func TestCatalog_AnotherClusterIsAnotherDatabase(t *testing.T) {
+	b := &baseline{System: "1", Database: 5, First: map[string]map[uint32]int16{"c": {16400: 2}}, Bound: map[string][]columnID{"public.t.x": {{16400, 1}}}}
+	for _, s := range []*snapshot{{system: "2", database: 5}, {system: "1", database: 6}} {
+		if got := b.of(s); len(got.First) != 0 || len(got.Bound) != 0 || got.System != s.system || got.Database != s.database {
+			t.Errorf("cluster %s, database %d: %+v is remembered of another", s.system, s.database, got)
+		}
+	}
+	if got := b.of(&snapshot{system: "1", database: 5}); len(got.First) != 1 || len(got.Bound) != 1 {
+		t.Errorf("the same database: %+v", got)
+	}
+}
