@@ -30,7 +30,7 @@ type Writer interface {
 	Copy(data []byte) error
 	// End ends a statement; tag is the command tag, "" if there is none.
 	End(tag string) error
-	// Close ends the output and flushes it.
+	// Close ends the output and flushes it, also in the middle of a result.
 	Close() error
 }
 
@@ -160,7 +160,7 @@ func (t *tableWriter) End(string) error {
 	return t.w.Flush()
 }
 
-func (t *tableWriter) Close() error { return t.w.Flush() }
+func (t *tableWriter) Close() error { return t.End("") }
 
 // width is how many cells of a terminal s takes: runes, and none for marks
 // that combine. (Wide runes count as one: tables stay readable, if uneven.)
@@ -331,6 +331,7 @@ type jsonWriter struct {
 	keys    [][]byte
 	buf     []byte
 	open    bool // the outer list has begun
+	ended   bool // a statement has ended
 	sets    int
 	rows    int
 }
@@ -367,18 +368,28 @@ func (j *jsonWriter) Row(values [][]byte) error {
 func (j *jsonWriter) Copy([]byte) error { return errCopy }
 
 func (j *jsonWriter) End(string) error {
-	if j.columns != nil {
-		if j.rows > 0 {
-			j.w.WriteByte('\n')
-		}
-		j.w.WriteByte(']')
-		j.columns = nil
-	}
+	j.ended = true
+	j.endSet()
 	return j.w.Flush()
 }
 
+func (j *jsonWriter) endSet() {
+	if j.columns == nil {
+		return
+	}
+	if j.rows > 0 {
+		j.w.WriteByte('\n')
+	}
+	j.w.WriteByte(']')
+	j.columns = nil
+}
+
+// Close makes a whole document of what there is; where no statement got as far
+// as an answer there is none.
 func (j *jsonWriter) Close() error {
+	j.endSet()
 	switch {
+	case !j.ended && j.sets == 0:
 	case j.nested:
 		j.begin()
 		j.w.WriteString("\n]\n")

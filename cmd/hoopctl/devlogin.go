@@ -64,7 +64,7 @@ func (a *app) devLogin(ctx context.Context, dir, user string) error {
 	if c.Name == "" {
 		c.Name = devContext
 	}
-	o := client.LoginOptions{CAFingerprint: r.CAFingerprint, CAFile: r.CAFile, Issuer: devIssuer, Prompt: a.prompt}
+	o := client.LoginOptions{CAFingerprint: r.CAFingerprint, CAFile: r.CAFile, Issuer: devIssuer, Prompt: func(client.Prompt) {}}
 	switch {
 	case slices.ContainsFunc(r.Users, func(u devUser) bool { return u.Name == user }):
 		o.OpenURL = func(page string) error { return devidp.Answer(ctx, page, user, r.Password) }

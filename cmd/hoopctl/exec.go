@@ -195,7 +195,7 @@ func (a *app) execStatements(ctx context.Context, cl *client.Client, grant api.G
 	for _, sql := range statements {
 		if err := a.execOne(ctx, conn, w, o, sql); err != nil {
 			// What came before stays a whole document.
-			return pending(errors.Join(err, w.End(""), w.Close()), o.noWait)
+			return pending(errors.Join(err, w.Close()), o.noWait)
 		}
 	}
 	return w.Close()

@@ -150,19 +150,25 @@ func (s *stream[T]) print(item T) error {
 		s.kind.header(&b, s.format == "wide")
 	}
 	s.kind.row(&b, s.format == "wide", item)
+	var lines [][]string
 	for line := range strings.Lines(b.String()) {
-		cells := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		lines = append(lines, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
+	}
+	for _, cells := range lines {
 		if s.widths == nil {
 			s.widths = make([]int, len(cells))
 		}
 		for i, cell := range cells {
 			s.widths[i] = max(s.widths[i], len([]rune(cell)), 8)
-			if i < len(cells)-1 {
-				cell += strings.Repeat(" ", s.widths[i]-len([]rune(cell))+3)
-			}
-			io.WriteString(s.w, cell)
 		}
-		io.WriteString(s.w, "\n")
+	}
+	for _, cells := range lines {
+		for i, cell := range cells[:len(cells)-1] {
+			cells[i] = cell + strings.Repeat(" ", s.widths[i]-len([]rune(cell)))
+		}
+		if _, err := fmt.Fprintln(s.w, strings.Join(cells, "   ")); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -309,7 +309,7 @@ func (p *player) describe(e *api.Event, answers []api.Approval) string {
 			s += " by " + strings.Join(e.Rules, ", ")
 		}
 		for _, x := range e.Approvals {
-			s += fmt.Sprintf(", approved by %s (%s)", x.By, x.Request)
+			s += fmt.Sprintf(", approved by %s (%s%s)", x.By, x.Request, reasonOf(p.reasons(x.Request), x.By))
 		}
 		if e.Reason != "" {
 			s += " (" + e.Reason + ")"
@@ -334,6 +334,17 @@ func (p *player) describe(e *api.Event, answers []api.Approval) string {
 	default:
 		return strings.TrimSpace(e.Kind + " " + eventText(*e))
 	}
+}
+
+// reasonOf is what an approver said, after a colon, where the server still
+// knows it.
+func reasonOf(answers []api.Approval, by string) string {
+	for _, x := range answers {
+		if (x.Principal == by || x.Name == by) && x.Reason != "" {
+			return ": " + x.Reason
+		}
+	}
+	return ""
 }
 
 func approvalText(e *api.Event, answers []api.Approval) string {
