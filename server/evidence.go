@@ -106,15 +106,29 @@ func (s *Server) streamEvidenceFile(c *call, w http.ResponseWriter) error {
 // asker joins the room of approvals to what a session asks of one.
 type asker struct{ s *Server }
 
-func (a asker) Ask(ctx context.Context, q session.Question, opened func(session.Hold)) ([]api.EventApproved, error) {
+func (a asker) Ask(ctx context.Context, q session.Question, opened func(session.Hold)) ([]session.Approved, error) {
 	ans, err := a.s.approvals.Ask(ctx, approval.Question{Spec: q.Spec, Expires: q.Expires, Detached: q.NoWait}, func(r api.Request) { opened(holdOf(r)) })
 	if err == nil {
-		return ans.By, nil
+		return approved(ans), nil
 	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	return nil, heldRefusal(err)
+}
+
+// approved joins who said yes with what they said.
+func approved(ans approval.Answer) []session.Approved {
+	out := make([]session.Approved, len(ans.By))
+	for i, by := range ans.By {
+		out[i].EventApproved = by
+		for _, a := range ans.Request.Status.Answers {
+			if a.Principal == by.By && a.Approve {
+				out[i].Name, out[i].Reason = a.Name, a.Reason
+			}
+		}
+	}
+	return out
 }
 
 func holdOf(r api.Request) session.Hold {

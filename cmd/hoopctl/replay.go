@@ -129,14 +129,15 @@ type player struct {
 
 // entry is an item as -o json and ndjson print it.
 type entry struct {
-	Time      time.Time      `json:"time"`
-	Event     *api.Event     `json:"event,omitempty"`
-	Statement string         `json:"statement,omitempty"`
-	Params    []*string      `json:"params,omitempty"`
-	Sealed    bool           `json:"sealed,omitempty"`
-	Answers   []api.Approval `json:"answers,omitempty"`
-	Results   string         `json:"results,omitempty"` // NDJSON of what the client saw
-	Bytes     int            `json:"bytes,omitempty"`
+	Time      time.Time       `json:"time"`
+	Event     *api.Event      `json:"event,omitempty"`
+	Statement string          `json:"statement,omitempty"`
+	Params    []*string       `json:"params,omitempty"`
+	Sealed    bool            `json:"sealed,omitempty"`
+	Answers   []api.Approval  `json:"answers,omitempty"`
+	Results   string          `json:"results,omitempty"` // NDJSON of what the client saw
+	Bytes     int             `json:"bytes,omitempty"`
+	Note      json.RawMessage `json:"note,omitempty"` // what a person said about it
 }
 
 func (a *app) newPlayer(o replayOptions, reasons func(string) []api.Approval) *player {
@@ -148,7 +149,7 @@ func (p *player) take(item evidence.Item) error {
 	case item.Statement != nil:
 		return p.statement(item.Time, item.Statement)
 	case item.Frame != nil:
-		return p.frame(item.Frame)
+		return p.frame(item.Time, item.Frame)
 	default:
 		return p.event(item.Time, item.Event)
 	}
@@ -192,10 +193,13 @@ func paramText(v []byte) *string {
 const indent = "           "
 
 // frame shows rows that the client saw.
-func (p *player) frame(f *evidence.Frame) error {
+func (p *player) frame(at time.Time, f *evidence.Frame) error {
 	if f.Sealed {
 		p.sealed += f.Size
 		return nil
+	}
+	if f.Dir == 'n' {
+		return p.note(at, f.Data)
 	}
 	if f.Dir != 'c' {
 		if p.format == "" {
@@ -211,6 +215,19 @@ func (p *player) frame(f *evidence.Frame) error {
 		p.results = nil
 	}
 	return nil
+}
+
+// note shows what a person said about the session, such as why they approved.
+func (p *player) note(at time.Time, b []byte) error {
+	var n struct{ Request, Rule, By, Name, Reason string }
+	if err := json.Unmarshal(b, &n); err != nil {
+		return fmt.Errorf("a note in the recording: %w", err)
+	}
+	if p.format != "" {
+		return p.emit(entry{Time: at, Note: b})
+	}
+	_, err := fmt.Fprintf(p.w, "%s%s on %s (%s): %s\n", indent, printable(n.Name), n.Request, n.Rule, printable(n.Reason))
+	return err
 }
 
 func (p *player) beginResults() {

@@ -48,6 +48,7 @@ const (
 	flagsKnown          = flagCompressed | flagRatchet | flagMore
 
 	dirKey       byte = 'k'
+	dirNote      byte = 'n' // words of people about the session, such as an approver's reason
 	dirStatement byte = 's' // text and parameters of a statement, with their salt
 
 	ratchetBytes = 8 << 20
@@ -231,6 +232,14 @@ func (r *Recording) Frame(dir byte, b []byte) (ticket, frame uint64, err error) 
 		return 0, 0, fmt.Errorf("evidence: frame of unknown direction %q", dir)
 	}
 	return r.add(dir, b)
+}
+
+// Note records words about the session that must not stand in the timeline,
+// such as an approver's reason: only auditors read them. It shows in replay as
+// a frame of direction 'n'.
+func (r *Recording) Note(b []byte) error {
+	_, _, err := r.add(dirNote, b)
+	return err
 }
 
 func (r *Recording) add(dir byte, b []byte) (ticket, frame uint64, err error) {

@@ -46,7 +46,7 @@ type Statement struct {
 // terminal escapes.
 type Frame struct {
 	Number uint64
-	Dir    byte // 'c' to the client, 't' from it
+	Dir    byte // 'c' to the client, 't' from it, 'n' a note
 	Size   int  // of the bytes, known without the key too
 	Sealed bool // no key opens it: Data is nil
 	Data   []byte

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -43,6 +44,8 @@ type Recording interface {
 	// recording and returns the salted commitment that stands for them in the
 	// timeline.
 	Commit(text string, params [][]byte) (commitment string, err error)
+	// Note keeps words of people that must not stand in the timeline.
+	Note(b []byte) error
 	// Digest is the SHA-256 in hex over the ciphertexts of the frames first to
 	// last, as they were written.
 	Digest(first, last uint64) string
@@ -55,7 +58,15 @@ type Approver interface {
 	// called once if people have to be waited for. It returns who approved; a
 	// *Refusal if someone said no, if it expired, or (with NoWait) that it is
 	// pending; ctx's error if ctx ended, having withdrawn the question.
-	Ask(ctx context.Context, q Question, opened func(Hold)) ([]api.EventApproved, error)
+	Ask(ctx context.Context, q Question, opened func(Hold)) ([]Approved, error)
+}
+
+// Approved is one person's yes. Reason is what they said: it goes into the
+// recording, never into the timeline.
+type Approved struct {
+	api.EventApproved
+	Name   string
+	Reason string
 }
 
 // Question is what people are asked about statements.
@@ -389,7 +400,7 @@ func (s *Session) ask(ctx context.Context, batch []policy.Statement, cures []pol
 	var r *Refusal
 	switch {
 	case err == nil:
-		return by, nil
+		return s.note(by)
 	case errors.As(err, &r):
 		return nil, r
 	case wait.Err() != nil && errors.As(context.Cause(wait), &r):
@@ -399,6 +410,25 @@ func (s *Session) ask(ctx context.Context, batch []policy.Statement, cures []pol
 	default:
 		return nil, evidenceRefusal(err)
 	}
+}
+
+// note keeps what approvers said where only auditors read it.
+func (s *Session) note(by []Approved) ([]api.EventApproved, error) {
+	out := make([]api.EventApproved, len(by))
+	for i, a := range by {
+		out[i] = a.EventApproved
+		if s.cfg.Recording == nil || a.Reason == "" {
+			continue
+		}
+		b, err := json.Marshal(map[string]string{"request": a.Request, "rule": a.Rule, "by": a.By, "name": a.Name, "reason": a.Reason})
+		if err == nil {
+			err = s.cfg.Recording.Note(b)
+		}
+		if err != nil {
+			return nil, evidenceRefusal(err)
+		}
+	}
+	return out, nil
 }
 
 // question is what approvers see, and what their answer is bound to besides.
@@ -525,7 +555,9 @@ func (s *Session) recordStatement(p *pass, approved []api.EventApproved) (uint64
 	e.Sequence, e.Statement, e.Fingerprint = p.sequence, st.Shape, st.Fingerprint
 	e.Command, e.Class, e.Tables = st.Kind, string(st.Class), st.Tables
 	e.Verdict, e.Rules, e.Policy = p.verdict.Effect.String(), p.verdict.Rules, p.verdict.Digest
-	e.Approvals = approved
+	if e.Approvals = approved; p.verdict.Effect == policy.Deny {
+		e.Reason = p.verdict.Reason
+	}
 	e.Columns, e.Tags = s.tagged(st)
 	if s.cfg.Recording != nil {
 		var err error

@@ -24,7 +24,7 @@ type house struct {
 	decide   func(policy.Request) policy.Verdict
 	tags     []policy.Tag
 	clear    bool
-	answer   func(context.Context, Question, func(Hold)) ([]api.EventApproved, error)
+	answer   func(context.Context, Question, func(Hold)) ([]Approved, error)
 	decided  int
 	live     *Refusal
 	question Question
@@ -60,7 +60,7 @@ func (h *house) Wait(context.Context, uint64) error {
 	h.note("durable")
 	return nil
 }
-func (h *house) Ask(ctx context.Context, q Question, opened func(Hold)) ([]api.EventApproved, error) {
+func (h *house) Ask(ctx context.Context, q Question, opened func(Hold)) ([]Approved, error) {
 	h.question = q
 	h.note("ask %s", q.Spec.Cures[0].Rule)
 	return h.answer(ctx, q, opened)
@@ -175,9 +175,9 @@ func TestOneDeniedStatementRefusesTheBatch(t *testing.T) {
 
 func TestHeldStatementRunsOnceApprovedUnderTheCurrentPolicy(t *testing.T) {
 	h := &house{decide: reviewed}
-	h.answer = func(ctx context.Context, q Question, opened func(Hold)) ([]api.EventApproved, error) {
+	h.answer = func(ctx context.Context, q Question, opened func(Hold)) ([]Approved, error) {
 		opened(Hold{Request: "r-1"})
-		return []api.EventApproved{{Request: "r-1", By: "dev:bob", Rule: "no-where"}}, nil
+		return []Approved{{EventApproved: api.EventApproved{Request: "r-1", By: "dev:bob", Rule: "no-where"}, Reason: "ticket"}}, nil
 	}
 	s := open(t, h)
 	told := ""
@@ -199,7 +199,7 @@ func TestHeldStatementRunsOnceApprovedUnderTheCurrentPolicy(t *testing.T) {
 // T36: the policy changed while people thought.
 func TestT36_PolicyThatChangedWhileHeldDecides(t *testing.T) {
 	h := &house{decide: reviewed}
-	h.answer = func(context.Context, Question, func(Hold)) ([]api.EventApproved, error) {
+	h.answer = func(context.Context, Question, func(Hold)) ([]Approved, error) {
 		h.decide = func(policy.Request) policy.Verdict {
 			return policy.Verdict{Rules: []string{"freeze"}, Reason: "change freeze"}
 		}
@@ -214,7 +214,7 @@ func TestT36_PolicyThatChangedWhileHeldDecides(t *testing.T) {
 
 func TestT36_GrantThatEndedWhileHeldRefuses(t *testing.T) {
 	h := &house{decide: reviewed}
-	h.answer = func(context.Context, Question, func(Hold)) ([]api.EventApproved, error) {
+	h.answer = func(context.Context, Question, func(Hold)) ([]Approved, error) {
 		h.live = &Refusal{Code: CodeRevoked, Message: "grant g-1 was revoked by erin", Fatal: true}
 		return nil, nil
 	}
@@ -228,7 +228,7 @@ func TestAnnotationThatItsRuleDoesNotHonourDenies(t *testing.T) {
 	h := &house{decide: func(policy.Request) policy.Verdict {
 		return policy.Verdict{Effect: policy.Review, Cures: []policy.Cure{noWhere}}
 	}}
-	h.answer = func(context.Context, Question, func(Hold)) ([]api.EventApproved, error) { return nil, nil }
+	h.answer = func(context.Context, Question, func(Hold)) ([]Approved, error) { return nil, nil }
 	s := open(t, h)
 	refused(t, second(s.Admit(context.Background(), []policy.Statement{statement("DELETE FROM t", policy.Write)}, nil)))
 }
@@ -236,7 +236,7 @@ func TestAnnotationThatItsRuleDoesNotHonourDenies(t *testing.T) {
 func TestWithdrawnHoldNeverRuns(t *testing.T) {
 	h := &house{decide: reviewed}
 	ctx, cancel := context.WithCancel(context.Background())
-	h.answer = func(ctx context.Context, q Question, opened func(Hold)) ([]api.EventApproved, error) {
+	h.answer = func(ctx context.Context, q Question, opened func(Hold)) ([]Approved, error) {
 		opened(Hold{Request: "r-9"})
 		cancel()
 		<-ctx.Done()
@@ -251,7 +251,7 @@ func TestWithdrawnHoldNeverRuns(t *testing.T) {
 
 func TestHoldInTransactionIsShorter(t *testing.T) {
 	h := &house{decide: reviewed}
-	h.answer = func(ctx context.Context, q Question, opened func(Hold)) ([]api.EventApproved, error) {
+	h.answer = func(ctx context.Context, q Question, opened func(Hold)) ([]Approved, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
@@ -390,7 +390,7 @@ func TestRowLimitCutsOrAsks(t *testing.T) {
 		}
 		return limited
 	}
-	h.answer = func(context.Context, Question, func(Hold)) ([]api.EventApproved, error) { return nil, nil }
+	h.answer = func(context.Context, Question, func(Hold)) ([]Approved, error) { return nil, nil }
 	p = admit()
 	if err := p.Rows(context.Background(), 3, nil); err != nil {
 		t.Fatalf("an approved result was cut: %v", err)
