@@ -1,5 +1,7 @@
 package mask
 
+import "bytes"
+
 // maxGroups bounds how many groups of digits are looked at together.
 const maxGroups = 7
 
@@ -384,8 +386,11 @@ func (s *scanner) age(start, end int) int {
 // aged reports whether a word for age stands just before i, with no other
 // number between.
 func (s *scanner) aged(i int) bool {
-	if !s.near(ctxAge, i) || s.said == ctxAge {
-		return s.said == ctxAge
+	if s.said == ctxAge {
+		return true
+	}
+	if bytes.IndexByte(s.b[max(i-12, 0):i], 'g') < 0 && bytes.IndexByte(s.b[max(i-12, 0):i], 'G') < 0 || !s.near(ctxAge, i) {
+		return false // most numbers are spared the reading of words
 	}
 	for _, c := range s.b[s.last[ctxAge]:i] {
 		if classes[c]&isDigit != 0 {
