@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -177,16 +178,34 @@ func (f *follower) at() (uint64, <-chan struct{}) {
 	return f.tree.size, f.progress
 }
 
-// latest is the last checkpoint.
-func (f *follower) latest() Checkpoint {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.signed
-}
-
 // close follows what is left and signs the last checkpoint.
 func (f *follower) close() error {
 	close(f.queue)
 	<-f.done
 	return f.checkpoint()
+}
+
+// Checkpoint signs and publishes the head that covers everything that is
+// durable now, without waiting for the next tick.
+func (l *Log) Checkpoint(ctx context.Context) (Checkpoint, error) {
+	want := l.Size()
+	for {
+		size, progress := l.behind.at()
+		if size >= want {
+			break
+		}
+		select {
+		case <-progress:
+		case <-l.quit:
+			return Checkpoint{}, ErrClosed
+		case <-ctx.Done():
+			return Checkpoint{}, context.Cause(ctx)
+		}
+	}
+	if err := l.behind.checkpoint(); err != nil {
+		return Checkpoint{}, fmt.Errorf("evidence: %w", err)
+	}
+	l.behind.mu.Lock()
+	defer l.behind.mu.Unlock()
+	return l.behind.signed, nil
 }

@@ -63,7 +63,7 @@ func TestT70_TornTailAtEveryByte(t *testing.T) {
 			session(t, l, "s-1", 1)
 			appendWait(t, l, &api.Event{Kind: api.EventSessionOpen, Session: "s-2", Name: "bob", Target: "clinic"})
 			key := l.LogKey()
-			if err := l.behind.checkpoint(); err != nil {
+			if _, err := l.Checkpoint(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 			acked := l.Size()

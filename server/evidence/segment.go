@@ -22,15 +22,14 @@ import (
 // checksum covers the batch from its first record on. What lies after the last
 // mark was never acknowledged. Preallocated space reads as zeros.
 const (
-	segmentMagic  = "hoopEV1\n"
-	headerFixed   = 8 + 1 + 8 + 8 + 8 + sha256.Size + 1
-	maxNode       = 64
-	recordHeader  = 4 + 1
-	markBody      = 8 + 4 + 8 + 4
-	markSize      = recordHeader + markBody
-	maxSegment    = 1 << 30 // what a reader will hold in memory
-	maxLeaf       = 1<<16 - 1
-	maxFrameBytes = 1 << 20 // plaintext of one frame
+	segmentMagic = "hoopEV1\n"
+	headerFixed  = 8 + 1 + 8 + 8 + 8 + sha256.Size + 1
+	maxNode      = 64
+	recordHeader = 4 + 1
+	markBody     = 8 + 4 + 8 + 4
+	markSize     = recordHeader + markBody
+	maxSegment   = 1 << 30 // what a reader will hold in memory
+	maxLeaf      = 1<<16 - 1
 )
 
 // stream is one of the two logs of a folder.

@@ -162,7 +162,7 @@ func beyond(name string, ends map[string]int64) bool {
 }
 
 // Open implements Source for a running log: a segment ends where its last
-// durable batch does.
+// durable batch does. What it returns is an io.ReadSeeker.
 func (l *Log) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 	return l.OpenAt(ctx, name, 0)
 }
@@ -178,7 +178,9 @@ func (l *Log) OpenAt(ctx context.Context, name string, offset int64) (io.ReadClo
 	}
 	ends := l.ends()
 	if end, ok := ends[name]; ok {
-		return limited{io.LimitReader(f, max(0, end-offset)), f}, nil
+		part := io.NewSectionReader(f.(io.ReaderAt), 0, end)
+		_, err := part.Seek(offset, io.SeekStart)
+		return durablePart{part, f}, err
 	}
 	if beyond(name, ends) {
 		return nil, errors.Join(fmt.Errorf("evidence file %q: %w", name, fs.ErrNotExist), f.Close())
@@ -186,8 +188,10 @@ func (l *Log) OpenAt(ctx context.Context, name string, offset int64) (io.ReadClo
 	return f, nil
 }
 
-type limited struct {
-	io.Reader
+// durablePart is a segment up to its last durable batch. It can be seeked in, so
+// that a server can answer ranges of it.
+type durablePart struct {
+	*io.SectionReader
 	io.Closer
 }
 

@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -116,7 +117,7 @@ func TestVerifyIntact(t *testing.T) {
 	// the log goes on, and an earlier look holds it to what it said
 	l := h.open()
 	session(t, l, "s-3", 3)
-	if err := l.behind.checkpoint(); err != nil {
+	if _, err := l.Checkpoint(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	live, err := Verify(context.Background(), l, Options{LogKey: key, Seen: [][]byte{r.Checkpoint}})
@@ -127,6 +128,66 @@ func TestVerifyIntact(t *testing.T) {
 	want(t, verify(t, h.cfg.Dir, Options{LogKey: key, Fresh: time.Minute, Now: time.Now().Add(time.Hour)}), Stale)
 	if _, err := Verify(context.Background(), l, Options{}); err == nil {
 		t.Error("verified without a key")
+	}
+}
+
+// TestARunningLogShowsWhatIsDurable: its files end at the last durable batch,
+// can be seeked in, and private ones are not shown.
+func TestARunningLogShowsWhatIsDurable(t *testing.T) {
+	h := newHouse(t)
+	l := h.open()
+	session(t, l, "s-1", 2)
+	ctx := context.Background()
+	list, err := l.List(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range list {
+		if strings.HasSuffix(f.Path, ".db") || strings.HasSuffix(f.Path, ".lock") {
+			t.Errorf("%s is shown", f.Path)
+		}
+		r, err := l.Open(ctx, f.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil || int64(len(b)) < f.Size || strings.HasSuffix(f.Path, ".log") && b[len(b)-1] == 0 && int64(len(b)) >= h.cfg.SegmentBytes {
+			t.Errorf("%s: %d bytes, listed with %d, %v", f.Path, len(b), f.Size, err)
+		}
+		if _, err := r.(io.Seeker).Seek(0, io.SeekStart); err != nil {
+			t.Error(err)
+		}
+		r.Close()
+	}
+	for _, name := range []string{"index.db", "evidence.lock", "../keys/log.key", "log/00000099.log", "/etc/passwd"} {
+		if _, err := l.Open(ctx, name); err == nil {
+			t.Errorf("%s can be read", name)
+		}
+	}
+	// and the tree's tiles can be had in the layout of tlog-tiles
+	if _, err := l.Checkpoint(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	size := int(l.Size())
+	hashes, err := ReadTile(ctx, l, tilePath("0", 0, size))
+	if err != nil || len(hashes) != 32*size {
+		t.Fatalf("tile of %d leaves: %d bytes, %v", size, len(hashes), err)
+	}
+	bundle, err := ReadTile(ctx, l, tilePath("entries", 0, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var scratch []byte
+	if err := entries(bundle, size, func(i int, leaf []byte) error {
+		if h := leafHash(leaf, &scratch); !bytes.Equal(h[:], hashes[32*i:32*i+32]) {
+			t.Errorf("entry %d does not have the hash of its tile", i)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if _, err := ReadTile(ctx, l, tilePath("0", 0, 256)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a tile that is not full: %v", err)
 	}
 }
 
