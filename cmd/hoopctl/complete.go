@@ -13,8 +13,6 @@ import (
 // completeWait bounds what a TAB may cost.
 const completeWait = 2 * time.Second
 
-type completion = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
-
 // complete offers names from the server; without a login or a server it offers
 // nothing, and never asks.
 func (a *app) complete(names func(context.Context, *client.Client) ([]string, error), prefix string) ([]string, cobra.ShellCompDirective) {
