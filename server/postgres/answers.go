@@ -5,11 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgproto3/v2"
 
 	"github.com/hoopctl/hoopctl/server/session"
 )
+
+// obeyTimeout is how long a target may take to end a statement that was
+// cancelled because its rest was refused. Then the session ends.
+const obeyTimeout = 10 * time.Second
 
 // answers is the half of a session that reads the target. Its methods run on
 // one goroutine. It alone decides which byte of an answer reaches the client.
@@ -305,6 +310,13 @@ func (a *answers) refuseRest(r *run, refusal *session.Refusal) {
 	c.helpers.Go(func() {
 		if err := c.cancelTarget(c.ctx, generation); err != nil && !errors.Is(err, errLate) {
 			c.room.log.Warn("cancel did not reach the target", "session", c.name, "error", err)
+		}
+		select {
+		case <-c.ctx.Done():
+		case <-time.After(obeyTimeout):
+			if !r.done.Load() {
+				c.stop(refusal)
+			}
 		}
 	})
 }

@@ -17,7 +17,7 @@ import (
 
 const (
 	// cancelTimeout bounds one cancel request to a target.
-	cancelTimeout = 5 * time.Second
+	cancelTimeout = 3 * time.Second
 	// forgedDelay is what a wrong cancel key costs who sent it. Guessing 64
 	// bits stays hopeless without it; it keeps the noise of trying low.
 	forgedDelay = time.Second

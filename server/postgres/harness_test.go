@@ -125,6 +125,10 @@ type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	defer func() { recover() }() // a session may outlive its test by a moment
+	if strings.Contains(string(b), "panic in a session") {
+		w.t.Errorf("%s", b)
+		return len(b), nil
+	}
 	w.t.Logf("%s", strings.TrimSpace(string(b)))
 	return len(b), nil
 }

@@ -144,6 +144,9 @@ func (p *rowPlan) rewriteRow(dst, frame []byte) ([]byte, error) {
 	if n := in.int16(); n != len(p.rewrite) {
 		in.bad = true
 	}
+	if in.bad {
+		return dst, in.end("DataRow")
+	}
 	at := len(dst)
 	dst = append(dst, frame[:headerSize+2]...)
 	for i, rewrite := range p.rewrite {
