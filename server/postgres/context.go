@@ -351,8 +351,8 @@ func changesNames(f *policy.Facts) bool {
 
 // resolve replaces names by what they mean in the target's catalogue.
 func (c *conn) resolve(f *policy.Facts) (*policy.Facts, []uint32, error) {
-	if len(f.Relations) == 0 && len(f.Functions) == 0 {
-		return f, nil, nil
+	if len(f.Relations) == 0 && len(f.Functions) == 0 && len(f.Tables) == 0 && len(f.Columns) == 0 {
+		return c.context.nameless(f), nil, nil
 	}
 	s, err := c.catalog.snapshot(c.ctx, c.control, 0)
 	if err != nil {
@@ -368,11 +368,33 @@ func (c *conn) resolve(f *policy.Facts) (*policy.Facts, []uint32, error) {
 		return r.facts, r.relations, nil
 	}
 	known, relations := s.resolve(f, x.path, x.role)
+	x.remember(key, &resolvedFacts{known, relations, s.version})
+	return known, relations, nil
+}
+
+// nameless returns the facts of a statement that names nothing, as resolved.
+func (x *sqlContext) nameless(f *policy.Facts) *policy.Facts {
+	if !f.Unresolved {
+		return f
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	key := resolvedKey{f, x.serial}
+	if r := x.resolved[key]; r != nil {
+		return r.facts
+	}
+	known := *f
+	known.Unresolved = false
+	x.remember(key, &resolvedFacts{facts: &known})
+	return &known
+}
+
+// remember keeps resolved names; a full cache is dropped whole. mu is held.
+func (x *sqlContext) remember(key resolvedKey, r *resolvedFacts) {
 	if x.resolved == nil || len(x.resolved) >= maxResolved {
 		x.resolved = map[resolvedKey]*resolvedFacts{}
 	}
-	x.resolved[key] = &resolvedFacts{known, relations, s.version}
-	return known, relations, nil
+	x.resolved[key] = r
 }
 
 // effect notes what a statement that completed did to the session: what names
