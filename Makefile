@@ -68,7 +68,7 @@ bench: build setup ## side by side: direct, a plain relay, pgbouncer, hoopctl
 
 .PHONY: mask-report
 mask-report: ## precision and recall of the scanner, per entity
-	go test ./policy/mask -run TestReport -v -count=1
+	go test ./policy/mask -run TestMaskReport -v -count=1
 
 FUZZTIME ?= 30s
 .PHONY: fuzz
