@@ -169,7 +169,11 @@ type CopyFacts struct {
 // Statement is one thing asked of a target, in one session, once.
 type Statement struct {
 	*Facts
-	Text          string  // the exact text of the whole message it came in
+	Text string // the exact text of the whole message it came in
+	// Start and End are the statement's byte offsets in Text. They stand in
+	// front of those in Facts, which may be shared by texts of one shape and
+	// then hold another text's.
+	Start, End    int
 	Params        []Param // bound parameters, in order; nil where there are none
 	Statements    int     // how many statements came in the same message
 	InTransaction bool    // the target was in a transaction block when it came

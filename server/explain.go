@@ -89,7 +89,7 @@ func (s *Server) explainConnect(c *call, ref policy.TargetRef) api.Explained {
 // tagged columns it would show masked.
 func (s *Server) explainStatement(c *call, q api.Explain, ref policy.TargetRef, f *policy.Facts, n int) api.ExplainedStatement {
 	set := s.resources.set()
-	st := &policy.Statement{Facts: f, Text: q.SQL, Statements: n}
+	st := &policy.Statement{Facts: f, Text: q.SQL, Start: f.Start, End: f.End, Statements: n}
 	action := policy.Action(f.Class)
 	req := policy.Request{Principal: c.who, Action: action, Target: ref, Statement: st, Now: s.now(), SourceIP: c.source.Addr(), Via: "api"}
 	e := explained(set.Decide(req))

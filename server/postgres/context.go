@@ -41,9 +41,20 @@ type sqlContext struct {
 	resolved map[resolvedKey]*resolvedFacts
 }
 
+// resolvedKey is what resolved facts depend on. Facts that no literal changes
+// are kept by their shape: each text of it then has the very same facts, by
+// which the gate finds its own verdict again.
 type resolvedKey struct {
-	facts  *policy.Facts
+	shape  string        // fingerprint, "" if a literal matters
+	facts  *policy.Facts // nil if shape is set
 	serial uint64
+}
+
+func (x *sqlContext) key(f *policy.Facts) resolvedKey {
+	if f.LiteralFree && f.Fingerprint != "" {
+		return resolvedKey{shape: f.Fingerprint, serial: x.serial}
+	}
+	return resolvedKey{facts: f, serial: x.serial}
 }
 
 type resolvedFacts struct {
@@ -154,21 +165,35 @@ func (c *conn) source(f *policy.Facts) *policy.Facts {
 
 // understand turns a text into statements whose names are resolved.
 func (q *requests) understand(text string) ([]policy.Statement, error) {
+	facts, err := q.read(text)
+	if err != nil {
+		return nil, err
+	}
+	return q.statements(text, facts, nil)
+}
+
+// read asks the parser. A text of comments has no facts.
+func (q *requests) read(text string) ([]*policy.Facts, error) {
 	facts, err := q.c.room.config.Parser.Facts(q.c.ctx, q.c.principal.ID(), text)
 	if err != nil {
 		return nil, q.unparsed(text, err)
+	}
+	for _, f := range facts {
+		if f.Start < 0 || f.End < f.Start || f.End > len(text) {
+			return nil, fmt.Errorf("the parser found a statement at %d to %d of %d bytes", f.Start, f.End, len(text))
+		}
 	}
 	empty := func(f *policy.Facts) bool { return f.Kind == "" }
 	if slices.ContainsFunc(facts, empty) {
 		facts = slices.DeleteFunc(slices.Clone(facts), empty) // the parser's own is shared
 	}
-	return q.statements(text, facts, nil)
+	return facts, nil
 }
 
 // unparsed is the refusal of a text that is not understood. The attempt is
 // written down: it is a statement of no class, which every policy denies.
 func (q *requests) unparsed(text string, err error) error {
-	attempt := policy.Statement{Facts: &policy.Facts{Kind: "UNPARSED", End: len(text)}, Text: text, Statements: 1, Database: q.c.database}
+	attempt := policy.Statement{Facts: &policy.Facts{Kind: "UNPARSED", End: len(text)}, Text: text, End: len(text), Statements: 1, Database: q.c.database}
 	if recorded := q.c.gate.Check(q.c.ctx, []policy.Statement{attempt}); recorded != nil {
 		var r *session.Refusal
 		if !errors.As(recorded, &r) || r.Fatal || r.Code != session.CodePolicy {
@@ -217,7 +242,7 @@ func (q *requests) statements(text string, facts []*policy.Facts, params []polic
 			return nil, err
 		}
 		c.context.mu.Lock()
-		batch[i] = policy.Statement{Facts: known, Text: text, Params: params, Statements: len(facts), InTransaction: inTransaction,
+		batch[i] = policy.Statement{Facts: known, Text: text, Start: f.Start, End: f.End, Params: params, Statements: len(facts), InTransaction: inTransaction,
 			Database: c.database, Role: c.context.role, SearchPath: c.context.path, Settings: c.meaning(), Resolved: relations}
 		c.context.mu.Unlock()
 		switch f.Transaction {
@@ -363,7 +388,7 @@ func (c *conn) resolve(f *policy.Facts) (*policy.Facts, []uint32, error) {
 	x := &c.context
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	key := resolvedKey{f, x.serial}
+	key := x.key(f)
 	if r := x.resolved[key]; r != nil && r.version == s.version {
 		return r.facts, r.relations, nil
 	}
@@ -374,12 +399,9 @@ func (c *conn) resolve(f *policy.Facts) (*policy.Facts, []uint32, error) {
 
 // nameless returns the facts of a statement that names nothing, as resolved.
 func (x *sqlContext) nameless(f *policy.Facts) *policy.Facts {
-	if !f.Unresolved {
-		return f
-	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	key := resolvedKey{f, x.serial}
+	key := x.key(f)
 	if r := x.resolved[key]; r != nil {
 		return r.facts
 	}

@@ -91,7 +91,8 @@ type house struct {
 	wg    sync.WaitGroup
 	ctx   context.Context
 	end   context.CancelCauseFunc
-	ended chan error // what Serve returned, in order
+	ended chan error   // what Serve returned, in order
+	bench session.Gate // in place of gates, for benchmarks
 	hello []session.Hello
 }
 
@@ -176,6 +177,10 @@ func (h *house) serve(client net.Conn) {
 	gate := h.gates()
 	h.last = gate
 	h.mu.Unlock()
+	if h.bench != nil {
+		p.Serve(h.ctx, h.target, h.bench)
+		return
+	}
 	h.ended <- p.Serve(h.ctx, h.target, gate)
 }
 

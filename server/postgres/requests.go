@@ -275,7 +275,11 @@ func (q *requests) parse(frame []byte) error {
 		return q.refuse(&session.Refusal{Code: codeSQLState + "42P05", Message: fmt.Sprintf("prepared statement %q already exists", m.name)}, false)
 	}
 	text := string(m.text)
-	batch, err := q.understand(text)
+	facts, err := q.read(text)
+	if err != nil {
+		return q.refuse(err, false)
+	}
+	batch, err := q.statements(text, facts, nil)
 	if err != nil {
 		return q.refuse(err, false)
 	}
@@ -287,10 +291,7 @@ func (q *requests) parse(frame []byte) error {
 			return q.refuse(err, false)
 		}
 	}
-	def := &prepared{text: text, types: slices.Clone(m.types)}
-	for i := range batch {
-		def.facts = append(def.facts, batch[i].Facts)
-	}
+	def := &prepared{text: text, facts: facts, types: slices.Clone(m.types)}
 	return q.forward(frame, expect{kind: wantParse, name: string(m.name), def: def})
 }
 

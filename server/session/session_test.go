@@ -89,7 +89,7 @@ func open(t *testing.T, h *house) *Session {
 }
 
 func statement(text string, class policy.Class) policy.Statement {
-	return policy.Statement{Facts: &policy.Facts{Kind: strings.Fields(text)[0], Class: class, Start: 0, End: len(text), Shape: text}, Text: text, Statements: 1}
+	return policy.Statement{Facts: &policy.Facts{Kind: strings.Fields(text)[0], Class: class, Start: 0, End: len(text), Shape: text}, Text: text, End: len(text), Statements: 1}
 }
 
 func allow(policy.Request) policy.Verdict {
