@@ -36,8 +36,8 @@ const serviceHead = 100
 // the house say: people full, services the head of each result.
 func (s *Server) record(name string, p peer, t targetSpec) (*recording, int64, error) {
 	mode := t.spec.Recording
-	if rule, ok := s.resources.get(policy.KindGrantRule, p.grant.Status.Rule); ok && rule.Spec.(*policy.GrantRuleSpec).Recording != "" {
-		mode = rule.Spec.(*policy.GrantRuleSpec).Recording
+	if rule := s.grantRule(p.grant); rule != nil && rule.Recording != "" {
+		mode = rule.Recording
 	}
 	head := int64(0)
 	switch {

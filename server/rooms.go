@@ -53,12 +53,12 @@ func (s *Server) openIdentity() error {
 func (s *Server) openGrants() error {
 	ctx := context.Background()
 	var err error
-	s.approvals, err = approval.New(ctx, approval.Config{Store: s.store, Evidence: s.evidence, MayAnswer: s.mayAnswer, Current: s.current, Now: s.now, Log: s.log})
+	s.approvals, err = approval.New(ctx, approval.Config{Store: s.store, Evidence: s.evidence, MayAnswer: s.mayAnswer, Current: s.current, CheckText: s.masks.checkWords, Now: s.now, Log: s.log})
 	if err != nil {
 		return err
 	}
 	s.grants, err = grant.New(ctx, grant.Config{Store: s.store, Evidence: s.evidence, Approvals: s.approvals, Decide: s.decideGrant, Current: s.current,
-		Ended: s.grantEnded, Now: s.now, Log: s.log})
+		Ended: s.grantEnded, CheckText: s.masks.checkWords, Now: s.now, Log: s.log})
 	return err
 }
 
@@ -117,14 +117,32 @@ func (s *Server) openTargets() error {
 }
 
 // sessionTarget joins a target to what a protocol asks of one.
-type sessionTarget struct{ *target.Target }
+type sessionTarget struct {
+	*target.Target
+	idle time.Duration // of the grant's rule; 0 is none
+}
 
 func (t sessionTarget) Login(ctx context.Context, again bool) (session.Credentials, error) {
 	c, err := t.Target.Login(ctx, again)
 	return session.Credentials(c), err
 }
 
-func (t sessionTarget) Info() session.TargetInfo { return session.TargetInfo(t.Target.Info()) }
+func (t sessionTarget) Info() session.TargetInfo {
+	info := session.TargetInfo(t.Target.Info())
+	if t.idle > 0 && (info.Idle == 0 || t.idle < info.Idle) {
+		info.Idle = t.idle
+	}
+	return info
+}
+
+// grantRule is the rule that a grant was issued under, nil if none.
+func (s *Server) grantRule(g api.Grant) *policy.GrantRuleSpec {
+	rule, ok := s.resources.get(policy.KindGrantRule, g.Status.Rule)
+	if !ok {
+		return nil
+	}
+	return rule.Spec.(*policy.GrantRuleSpec)
+}
 
 // targetSpec is a target as its resource stood when a session opened.
 type targetSpec struct {
@@ -133,7 +151,10 @@ type targetSpec struct {
 	info session.TargetInfo
 }
 
-func (s *Server) sessionTarget(name string) (session.Target, targetSpec, error) {
+// sessionTarget is the target of a grant, as it stands now. The grant's rule may
+// end an idle session sooner than the target does.
+func (s *Server) sessionTarget(g api.Grant) (session.Target, targetSpec, error) {
+	name := g.Spec.Target
 	ref, spec, ok := s.resources.set().Target(name)
 	if !ok {
 		return nil, targetSpec{}, notFound("target", name)
@@ -142,7 +163,10 @@ func (s *Server) sessionTarget(name string) (session.Target, targetSpec, error) 
 	if err != nil {
 		return nil, targetSpec{}, err
 	}
-	joined := sessionTarget{t}
+	joined := sessionTarget{Target: t}
+	if rule := s.grantRule(g); rule != nil && rule.Idle != nil {
+		joined.idle = time.Duration(*rule.Idle)
+	}
 	return joined, targetSpec{ref: ref, spec: spec, info: joined.Info()}, nil
 }
 

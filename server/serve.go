@@ -94,7 +94,7 @@ func (a forwardAuth) Owner() string                                    { return 
 
 // serveSession runs one session from open to close.
 func (s *Server) serveSession(ctx context.Context, proto session.Protocol, p peer, hello session.Hello) {
-	t, spec, err := s.sessionTarget(p.grant.Spec.Target)
+	t, spec, err := s.sessionTarget(p.grant)
 	if err != nil {
 		proto.Refuse(refusalOf(err))
 		return

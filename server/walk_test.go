@@ -171,3 +171,32 @@ func TestNativeEndpointServesAnUnmodifiedDriver(t *testing.T) {
 		t.Errorf("a third connection with a secret for two: %s", out)
 	}
 }
+
+func TestReasonThatHoldsAnIdentifierIsRefused(t *testing.T) {
+	h := newHouse(t)
+	_, err := h.as("alice").RequestGrant(t.Context(), api.GrantRequest{Target: "clinic", Reason: "look at 512-47-8366"})
+	if err == nil || !strings.Contains(err.Error(), "identifier (ssn)") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestLogoutEndsTheLoginAndItsSessions(t *testing.T) {
+	h := newHouse(t)
+	alice := h.as("alice")
+	held := h.hold("alice")
+	if err := alice.Logout(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.client("alice").Whoami(t.Context()); err == nil {
+		t.Error("the login works after logout")
+	}
+	erin := h.as("erin")
+	for change, err := range erin.WatchSessions(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := change.Item; s.Metadata.Name == held.session && s.Status.Phase == "closed" {
+			return
+		}
+	}
+}
