@@ -110,7 +110,7 @@ func (a *answers) long(kind byte, size int) (bool, error) {
 	if r == nil || a.swallow || r.refused != nil {
 		return true, a.in.skip(size)
 	}
-	if kind == 'D' && r.tagged && (r.plan == nil || !r.plan.clear) {
+	if r.tagged && (r.plan == nil || !r.plan.clear) {
 		if size > maxHeld {
 			a.refuseRest(r, &session.Refusal{Code: codeSQLState + "54000",
 				Message: fmt.Sprintf("a row of %d bytes is too large to be masked", size-1), Hint: "leave out the largest columns"})

@@ -10,14 +10,6 @@ import (
 	"github.com/hoopctl/hoopctl/server/session"
 )
 
-// copyRefusal says why a COPY cannot pass on a target with tags.
-func (q *requests) copyRefusal(f *policy.Facts) error {
-	if f.Copy == nil || f.Copy.Where != "client" || f.Copy.From || len(q.c.gate.Tags()) == 0 {
-		return nil
-	}
-	return &session.Refusal{Code: session.CodePolicy, Message: "COPY TO STDOUT cannot be masked on this target", Hint: "use SELECT, or hoopctl exec -o csv"}
-}
-
 // uploads is what both halves know of COPY FROM STDIN: the client's data means
 // something only while the target takes it.
 type uploads struct {
@@ -187,6 +179,14 @@ func (a *answers) copying(kind byte, frame []byte) error {
 		r.copying = kind
 		if kind == 'G' {
 			a.c.uploads.begins(r)
+		} else if r.tagged && !a.swallow && r.refused == nil {
+			refusal, err := a.planCopy(r, frame)
+			if err != nil {
+				return err
+			}
+			if refusal != nil {
+				return a.unplanned(r, refusal)
+			}
 		}
 	case 'd':
 		if r.copying != 'H' {
@@ -198,6 +198,9 @@ func (a *answers) copying(kind byte, frame []byte) error {
 		if err := a.counted(r); err != nil || r.refused != nil {
 			return err
 		}
+		if r.tagged {
+			return a.copyRow(r, frame)
+		}
 	case 'c':
 		if r.copying != 'H' {
 			return a.unexpected(kind)
@@ -207,6 +210,20 @@ func (a *answers) copying(kind byte, frame []byte) error {
 		a.pass(frame)
 	}
 	return nil
+}
+
+// copyRow shows a row of a COPY on a target with tags, by its plan.
+func (a *answers) copyRow(r *run, frame []byte) error {
+	switch {
+	case r.plan == nil:
+		return fmt.Errorf("%w: a row of COPY before its description", errUnexpected)
+	case r.plan.clear:
+		a.pass(frame)
+		return nil
+	}
+	out, err := r.decode.rewrite(a.out.tail(), frame)
+	a.out.keep(out)
+	return err
 }
 
 func orUnexpected(err error, kind byte) error {

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -231,5 +232,47 @@ func TestT35_SearchPath(t *testing.T) {
 	got := w.until("Z")
 	if got[len(got)-2] != "E08P01" {
 		t.Errorf("in one pipeline: %q", got)
+	}
+}
+
+// COPY's wire does not say what its columns are; the statement and the
+// catalogue do.
+func TestT40_CopyOut(t *testing.T) {
+	h, gate := taggedHouse(t)
+	h.target.server.Exec(t, h.target.info.Database, `INSERT INTO patients VALUES (3, E'9\t9\\9,"\n', E'a\t"b"\n,\\'), (4, '', '')`)
+	pg := h.connect()
+	for sql, want := range map[string]string{
+		"COPY patients TO STDOUT": "1\t***\tGraz\n2\t\\N\tLinz\n3\t***\ta\\t\"b\"\\n,\\\\\n4\t***\t\n",
+		"COPY patients (ssn, id) TO STDOUT (DELIMITER '|', NULL 'none')": "***|1\nnone|2\n***|3\n***|4\n",
+		"COPY patients TO STDOUT (FORMAT csv, HEADER)":                   "id,ssn,city\n1,\"***\",Graz\n2,,Linz\n3,\"***\",\"a\t\"\"b\"\"\n,\\\"\n4,\"***\",\"\"\n",
+		"COPY public.patients (ssn) TO STDOUT CSV QUOTE '''' ESCAPE '#'": "'***'\n\n'***'\n'***'\n",
+		"COPY rooms TO STDOUT": "1\tblue\n",
+	} {
+		var out strings.Builder
+		if _, err := pg.CopyTo(t.Context(), &out, sql); err != nil || out.String() != want {
+			t.Errorf("%s: %v\ngot  %q\nwant %q", sql, err, out.String(), want)
+		}
+	}
+	var out bytes.Buffer
+	if _, err := pg.CopyTo(t.Context(), &out, "COPY patients TO STDOUT (FORMAT binary)"); err != nil || bytes.Contains(out.Bytes(), []byte("123-45")) || bytes.Count(out.Bytes(), []byte("***")) != 3 {
+		t.Errorf("binary: %v %q", err, out.Bytes())
+	}
+	h.target.server.Exec(t, h.target.info.Database, "CREATE TABLE back (LIKE patients)")
+	if tag, err := pg.CopyFrom(t.Context(), &out, "COPY back FROM STDIN (FORMAT binary)"); err != nil || tag.String() != "COPY 4" {
+		t.Errorf("what was shown is no COPY file any more: %v", err)
+	}
+	for _, sql := range []string{"COPY (SELECT ssn FROM patients) TO STDOUT", "COPY (SELECT 1) TO STDOUT", "COPY patients TO STDOUT (ENCODING 'SJIS')"} {
+		var out strings.Builder
+		if _, err := pg.CopyTo(t.Context(), &out, sql); out.String() != "" || err == nil {
+			t.Errorf("%s: %v %q", sql, err, out.String())
+		}
+	}
+	for _, e := range gate.Events() {
+		if strings.Contains(string(e.Bytes), "123-45-6789") && e.Dir == session.ToClient {
+			t.Errorf("%s of %q holds the raw value", e.What, e.Statement)
+		}
+		if e.What == "done" && e.Statement == "COPY patients TO STDOUT" && (len(e.Outcome.Masked) != 1 || e.Outcome.Masked[0].Cells != 3) {
+			t.Errorf("masked %+v", e.Outcome.Masked)
+		}
 	}
 }

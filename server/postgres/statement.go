@@ -57,6 +57,7 @@ type run struct {
 	refused *session.Refusal // the rest of the answer is swallowed and this is said instead
 	copying byte             // 'G' or 'H' while a COPY is under way
 	owed    bool             // counted by uploads
+	decode  *copyDecoder     // of a COPY TO STDOUT of which a column is rewritten
 
 	use sync.Mutex // of pass: during an upload both halves record
 }
