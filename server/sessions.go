@@ -175,7 +175,7 @@ func openedSession(e *api.Event) *api.Session {
 func closeSession(p *api.Session, e *api.Event) {
 	p.Status = api.SessionStatus{Phase: "closed", Closed: e.Time, Reason: e.Reason, Rows: e.Rows, Bytes: e.Bytes,
 		Statements: number(e.Attrs["statements"]), Masked: number(e.Attrs["maskedCells"])}
-	if e.Reason == "crashed" {
+	if e.Status == "crashed" {
 		p.Status.Phase = "crashed"
 	}
 }

@@ -57,6 +57,8 @@ type Forward struct {
 	verifier string
 	log      *slog.Logger
 
+	drained chan struct{} // closed by Drain
+
 	mu    sync.Mutex
 	conns map[net.Conn]bool // local sides, for closing
 }
@@ -69,7 +71,7 @@ func Listen(config Config) (*Forward, error) {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	f := &Forward{config: config, id: newID(), secret: newSecret(), log: config.Log, conns: map[net.Conn]bool{}}
+	f := &Forward{config: config, id: newID(), secret: newSecret(), log: config.Log, conns: map[net.Conn]bool{}, drained: make(chan struct{})}
 	var err error
 	if f.verifier, err = tunnel.Verifier(f.secret); err != nil {
 		return nil, err
@@ -118,6 +120,33 @@ func (f *Forward) Port() int {
 // never served.
 func (f *Forward) Close() error { return f.listener.Close() }
 
+// Drain lets nobody new in. Serve then returns nil once the connections that
+// are open have ended by themselves, or ctx has: a server that ends sessions
+// tells their clients why, and those words must still pass. It is called at most once.
+func (f *Forward) Drain() {
+	close(f.drained)
+	f.listener.Close()
+}
+
+func (f *Forward) isDrained() bool {
+	select {
+	case <-f.drained:
+		return true
+	default:
+		return false
+	}
+}
+
+// await returns when the connections have ended, or ctx has.
+func (f *Forward) await(ctx context.Context, wg *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
 // Serve accepts connections until ctx ends (it then returns ctx's error) or
 // the server says that the grant is over (it returns that *api.Error). It
 // survives everything else: a server that restarts, a login that expired; new
@@ -141,6 +170,10 @@ func (f *Forward) Serve(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		if err != nil {
+			if f.isDrained() {
+				f.await(ctx, &wg)
+				return nil
+			}
 			if errors.Is(err, net.ErrClosed) {
 				return fmt.Errorf("the forward was closed: %w", err)
 			}

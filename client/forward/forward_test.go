@@ -390,3 +390,47 @@ func TestT65_TheSocket(t *testing.T) {
 		}
 	})
 }
+
+// What a server says before it ends a session must pass, though the grant is over.
+func TestDrainLetsLastWordsPass(t *testing.T) {
+	far, near := net.Pipe()
+	f, err := Listen(Config{Dialer: dialerFunc(func(context.Context, string, string, string) (net.Conn, error) { return near, nil }), Grant: "g-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- f.Serve(t.Context()) }()
+	local, err := net.Dial("tcp", f.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	if _, err := local.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(far, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	f.Drain()
+	if c, err := net.Dial("tcp", f.Addr().String()); err == nil {
+		c.Close()
+		t.Error("a drained forward lets others in")
+	}
+	if _, err := far.Write([]byte("revoked")); err != nil {
+		t.Fatal(err)
+	}
+	far.Close()
+	if b, err := io.ReadAll(local); err != nil || string(b) != "revoked" {
+		t.Errorf("the client heard %q, %v", b, err)
+	}
+	local.Close()
+	if err := <-served; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+type dialerFunc func(ctx context.Context, grant, forwardID, verifier string) (net.Conn, error)
+
+func (d dialerFunc) Dial(ctx context.Context, grant, forwardID, verifier string) (net.Conn, error) {
+	return d(ctx, grant, forwardID, verifier)
+}

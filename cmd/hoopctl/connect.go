@@ -325,8 +325,26 @@ func (a *app) serve(ctx context.Context, cl *client.Client, o connectOptions, al
 	gctx, cancel := context.WithCancelCause(gctx)
 	defer cancel(nil)
 	for _, f := range all {
-		g.Go(func() error { return orNil(f.forward.Serve(gctx)) })
-		g.Go(func() error { return a.watchGrant(gctx, cl, f.grant, cancel) })
+		served := make(chan struct{})
+		g.Go(func() error {
+			defer close(served)
+			return orNil(f.forward.Serve(gctx))
+		})
+		g.Go(func() error {
+			over := a.watchGrant(gctx, cl, f.grant)
+			if over == nil {
+				return nil
+			}
+			// The server ends what lives, with words that must still reach the clients.
+			f.forward.Drain()
+			select {
+			case <-served:
+			case <-time.After(lastWords):
+			case <-gctx.Done():
+			}
+			cancel(over)
+			return nil
+		})
 	}
 	g.Go(func() error {
 		// A login that ends does not end the forward: new connections are told to log in.
@@ -363,6 +381,10 @@ func (a *app) serve(ctx context.Context, cl *client.Client, o connectOptions, al
 
 var errClientEnded = errors.New("the client ended")
 
+// lastWords is how long sessions may live after their grant's end: the server
+// promises to end them within five seconds.
+const lastWords = 6 * time.Second
+
 // orNil leaves out errors that only say that the context ended.
 func orNil(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, errClientEnded) {
@@ -371,8 +393,9 @@ func orNil(err error) error {
 	return err
 }
 
-// watchGrant warns before a grant ends, and ends what runs when it has.
-func (a *app) watchGrant(ctx context.Context, cl *client.Client, g api.Grant, end context.CancelCauseFunc) error {
+// watchGrant warns before a grant ends, and returns why when it has; nil if ctx
+// ended first.
+func (a *app) watchGrant(ctx context.Context, cl *client.Client, g api.Grant) error {
 	warnings := []time.Duration{10 * time.Minute, time.Minute}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -385,8 +408,7 @@ func (a *app) watchGrant(ctx context.Context, cl *client.Client, g api.Grant, en
 		case g = <-changes:
 		}
 		if g.Status.Phase != "active" {
-			end(grantOver(g))
-			return nil
+			return grantOver(g)
 		}
 		left := g.Status.Expires.Sub(a.now())
 		if g.Spec.Standing {
@@ -407,8 +429,7 @@ func (a *app) watchGrant(ctx context.Context, cl *client.Client, g api.Grant, en
 		timer.Reset(max(next, time.Second))
 		if left < -5*time.Second {
 			g.Status.Phase = "expired"
-			end(grantOver(g))
-			return nil
+			return grantOver(g)
 		}
 	}
 }

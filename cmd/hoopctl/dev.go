@@ -211,6 +211,12 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 		return err
 	}
 	defer unlock()
+	for flag, port := range map[string]int{"--port": o.port, "--pg-port": o.pgPort} {
+		// Before PostgreSQL starts: what cannot work fails at once.
+		if port != 0 && !isFree(port) {
+			return portTaken(flag, fmt.Errorf("127.0.0.1:%d is in use", port))
+		}
+	}
 	h := &house{app: a, o: o}
 	logFile, err := h.openLog()
 	if err != nil {
@@ -436,7 +442,11 @@ func portHint(err error) error {
 	if strings.Contains(err.Error(), "postgresListen") {
 		flag = "--pg-port"
 	}
-	return withHint(fmt.Errorf("%s: %w", flag, op), "another program has that port: choose another with "+flag+", or "+flag+" 0 for any")
+	return portTaken(flag, op)
+}
+
+func portTaken(flag string, err error) error {
+	return withHint(fmt.Errorf("%s: %w", flag, err), "another program has that port: choose another with "+flag+", or "+flag+" 0 for any")
 }
 
 // config is the server's configuration.

@@ -234,8 +234,9 @@ func localReason(c exitCode) api.Reason {
 // that is itself the answer.
 func report(w io.Writer, asJSON bool, err error) {
 	var silent *silentExit
-	if err == nil || errors.As(err, &silent) {
-		return
+	var signal *signalled
+	if err == nil || errors.As(err, &silent) || errors.As(err, &signal) && !asJSON {
+		return // whoever pressed Ctrl-C knows
 	}
 	e := describeError(err)
 	if asJSON {
