@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"crypto/sha256"
 	"sync"
+	"time"
 	"unsafe"
 
 	"github.com/hoopctl/hoopctl/policy"
@@ -14,6 +15,7 @@ import (
 type entry struct {
 	parsed *sql.Parsed
 	err    error
+	until  time.Time // not used any more after it; zero: for good
 }
 
 func (e *entry) facts() []*policy.Facts {
@@ -112,8 +114,13 @@ func (c *cache) get(key hash) (*entry, bool) {
 	if !ok {
 		return nil, false
 	}
+	k := el.Value.(*kept) //nolint:forcetypeassert // nothing else is put in
+	if !k.entry.until.IsZero() && time.Now().After(k.entry.until) {
+		s.remove(el)
+		return nil, false
+	}
 	s.order.MoveToFront(el)
-	return el.Value.(*kept).entry, true //nolint:forcetypeassert // nothing else is put in
+	return k.entry, true
 }
 
 func (c *cache) put(key hash, e *entry) {
@@ -127,10 +134,13 @@ func (c *cache) put(key hash, e *entry) {
 	s.byKey[key] = s.order.PushFront(&kept{key, e, n})
 	s.bytes += n
 	for s.bytes > s.max {
-		last := s.order.Back()
-		k := last.Value.(*kept) //nolint:forcetypeassert // nothing else is put in
-		s.order.Remove(last)
-		delete(s.byKey, k.key)
-		s.bytes -= k.bytes
+		s.remove(s.order.Back())
 	}
+}
+
+func (s *shard) remove(el *list.Element) {
+	k := el.Value.(*kept) //nolint:forcetypeassert // nothing else is put in
+	s.order.Remove(el)
+	delete(s.byKey, k.key)
+	s.bytes -= k.bytes
 }

@@ -35,6 +35,10 @@ func (p *Pool) work(ctx context.Context) {
 	for ctx.Err() == nil {
 		c, err := p.start(ctx)
 		if err != nil {
+			p.failed.Store(&err)
+			if p.running.Load() == 0 {
+				p.queue.refuse(&Unavailable{err})
+			}
 			if ctx.Err() == nil {
 				p.cfg.Log.Error("the SQL parser did not start", "error", err, "again_in", delay)
 			}
@@ -43,8 +47,11 @@ func (p *Pool) work(ctx context.Context) {
 			continue
 		}
 		delay = 50 * time.Millisecond
+		p.failed.Store(nil)
+		p.running.Add(1)
 		p.once.Do(func() { close(p.ready) })
 		why := p.feed(ctx, c)
+		p.running.Add(-1)
 		c.end()
 		if ctx.Err() == nil {
 			p.cfg.Log.Warn("the SQL parser is started anew", "why", why, "stderr", c.stderr.String())
@@ -128,6 +135,7 @@ func (c *child) end() {
 
 // feed gives the child one job after the other, and returns why it stopped.
 func (p *Pool) feed(ctx context.Context, c *child) (why string) {
+	defer context.AfterFunc(ctx, c.kill)()
 	for {
 		j := p.queue.pop()
 		if j == nil {
@@ -140,7 +148,7 @@ func (p *Pool) feed(ctx context.Context, c *child) (why string) {
 			}
 			continue
 		}
-		if why := p.judge(c, j); why != "" {
+		if why := p.judge(ctx, c, j); why != "" {
 			return why
 		}
 		if c.busy > maxBusy {
@@ -150,18 +158,20 @@ func (p *Pool) feed(ctx context.Context, c *child) (why string) {
 }
 
 // judge has one text parsed. It returns why the child cannot go on, or "".
-func (p *Pool) judge(c *child, j *job) (why string) {
+func (p *Pool) judge(ctx context.Context, c *child, j *job) (why string) {
 	limit := p.cfg.Deadline + perKiB*time.Duration(len(j.text)>>10)
 	start := time.Now()
-	timer := time.AfterFunc(limit, c.kill)
+	watch := c.watch(limit)
 	parsed, err := c.client.Parse(j.text)
-	late := !timer.Stop()
+	late := watch.end()
 	c.busy += time.Since(start)
 	var syntax *sql.SyntaxError
 	var complexity *sql.TooComplex
 	var broken *sql.Broken
 	switch {
 	case err == nil, errors.As(err, &syntax), errors.As(err, &complexity):
+	case ctx.Err() != nil:
+		why, err = "closing", &Unavailable{errClosed}
 	case errors.As(err, &broken):
 		p.strikes.add(j.principal)
 	case late:
@@ -178,6 +188,53 @@ func (p *Pool) judge(c *child, j *job) (why string) {
 		why = "a text took it too long"
 	}
 	return why
+}
+
+// watch ends a child that takes too long over a text. What counts is the
+// processor time that the child uses: on a machine that is busy with other
+// things an innocent text waits, and nobody should pay for that. Where
+// processor time cannot be told, and for a child that sleeps, the wall clock
+// counts with patience.
+type watch struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	ended bool
+	late  bool
+}
+
+// patience is how many times its processor time a text may take on the wall.
+const patience = 16
+
+func (c *child) watch(limit time.Duration) *watch {
+	w := &watch{}
+	start := time.Now()
+	before, _ := cpuTime(c.cmd.Process.Pid)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer = time.AfterFunc(limit, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		now, known := cpuTime(c.cmd.Process.Pid)
+		used := now - before
+		switch {
+		case w.ended:
+		case time.Since(start) < patience*limit && (!known || used < limit):
+			w.timer.Reset(max(limit/4, limit-used))
+		default:
+			w.late = true
+			c.kill()
+		}
+	})
+	return w
+}
+
+// end stops watching and reports whether the child was ended.
+func (w *watch) end() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	w.timer.Stop()
+	return w.late
 }
 
 // tail keeps the end of what a child says on its standard error.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hoopctl/hoopctl/policy"
@@ -24,9 +25,10 @@ type Config struct {
 	// Workers is how many children stand by: one more than a quiet server
 	// needs, so that the end of one is not felt. Default 2.
 	Workers int
-	// Deadline is how long a child may take over a text of no size; a text may
-	// take 2 ms more for each KiB, as the grammar's time is linear in it.
-	// Default 250 ms.
+	// Deadline is how much processor time a child may take over a text of no
+	// size, once it is warm; a text may take 2 ms more for each KiB, as the
+	// grammar's time is linear in it. Where processor time cannot be told (not
+	// Linux), 16 times as much may pass on the wall. Default 250 ms.
 	Deadline time.Duration
 	// Memory bounds what a child may allocate, in bytes (Linux). Default 1 GiB.
 	Memory int64
@@ -74,6 +76,8 @@ type Pool struct {
 	starts  sync.Mutex    // one child warms at a time: the second loads what the first compiled
 	ready   chan struct{} // closed when a first child is ready
 	once    sync.Once
+	running atomic.Int32          // children that can be asked
+	failed  atomic.Pointer[error] // why the last start failed, nil once one succeeded
 }
 
 // New starts the children and returns without waiting for them; see Ready.
@@ -142,7 +146,7 @@ func (p *Pool) Facts(ctx context.Context, principal, text string) ([]*policy.Fac
 	if err != nil {
 		return nil, err
 	}
-	if len(r.Key) == 0 {
+	if len(r.Statements) == 0 {
 		return sql.Empty(text), nil
 	}
 	shape := hashOf('s', r.Key)
@@ -167,7 +171,7 @@ func (p *Pool) Parse(ctx context.Context, principal, text string) (*sql.Parsed, 
 	if err != nil {
 		return nil, err
 	}
-	if len(r.Key) == 0 {
+	if len(r.Statements) == 0 {
 		return &sql.Parsed{Facts: sql.Empty(text)}, nil
 	}
 	return p.ask(ctx, principal, text, exact, hashOf('s', r.Key))
@@ -177,6 +181,9 @@ func (p *Pool) Parse(ctx context.Context, principal, text string) (*sql.Parsed, 
 func (p *Pool) ask(ctx context.Context, principal, text string, exact, shape hash) (*sql.Parsed, error) {
 	if p.strikes.out(principal) {
 		return nil, &Unavailable{errStrikes}
+	}
+	if why := p.failed.Load(); why != nil && p.running.Load() == 0 {
+		return nil, &Unavailable{*why}
 	}
 	j := &job{principal: principal, text: text, answer: make(chan answer, 1)}
 	if err := p.queue.push(j); err != nil {
@@ -202,7 +209,12 @@ func (p *Pool) remember(a answer, text string, exact, shape hash) {
 	if errors.As(a.err, &down) {
 		return
 	}
-	p.cache.put(exact, &entry{parsed: a.parsed, err: a.err})
+	e := &entry{parsed: a.parsed, err: a.err}
+	var late *sql.TooComplex
+	if errors.As(a.err, &late) && late.What == "time" {
+		e.until = time.Now().Add(time.Minute) // long enough to stop a loop, and no verdict for ever
+	}
+	p.cache.put(exact, e)
 	if a.err == nil && byShape(a.parsed.Facts, text) {
 		p.cache.put(shape, &entry{parsed: &sql.Parsed{Facts: a.parsed.Facts}})
 	}

@@ -2,6 +2,7 @@ package parser
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hoopctl/hoopctl/policy/sql"
@@ -28,6 +29,7 @@ type queue struct {
 	turns  []string // principals with something waiting, next first
 	signal chan struct{}
 	closed bool
+	taken  atomic.Int64 // jobs that went to a child
 }
 
 func newQueue() *queue {
@@ -77,10 +79,22 @@ func (q *queue) pop() *job {
 		q.lines[who] = line[1:]
 		q.turns = append(q.turns, who)
 	}
+	q.taken.Add(1)
 	if len(q.turns) > 0 {
 		q.wake() // another worker may be asleep
 	}
 	return j
+}
+
+// waiting are the jobs that no child has taken yet.
+func (q *queue) waiting() []*job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var out []*job
+	for _, line := range q.lines {
+		out = append(out, line...)
+	}
+	return out
 }
 
 // drop takes a job back that nobody waits for any more. A worker may have it
@@ -114,11 +128,18 @@ func (q *queue) leave(who string) {
 
 func (q *queue) close() {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.closed = true
+	q.mu.Unlock()
+	q.refuse(&Unavailable{errClosed})
+}
+
+// refuse answers everything that waits with an error.
+func (q *queue) refuse(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for _, line := range q.lines {
 		for _, j := range line {
-			j.answer <- answer{err: &Unavailable{errClosed}}
+			j.answer <- answer{err: err}
 		}
 	}
 	q.lines, q.turns = make(map[string][]*job), nil
