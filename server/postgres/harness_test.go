@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,7 +84,7 @@ type house struct {
 	roots   []byte
 	plain   bool // no TLS offered
 	require bool
-	owner   string
+	owner   atomic.Value // string
 
 	mu    sync.Mutex
 	gates func() *sessiontest.Gate
@@ -200,7 +201,10 @@ func (h *house) TLS() *tls.Config {
 }
 
 func (h *house) RequireTLS() bool { return h.require }
-func (h *house) Owner() string    { return h.owner }
+func (h *house) Owner() string {
+	owner, _ := h.owner.Load().(string)
+	return owner
+}
 
 func scramVerifier(password string) string {
 	salt := make([]byte, 16)

@@ -136,11 +136,12 @@ func TestT22_ForgedCancel(t *testing.T) {
 
 func TestT22_CancelOfAnotherLogin(t *testing.T) {
 	h := newHouse(t, nil)
-	h.owner = "login-a"
+	h.owner.Store("login-a")
 	w := h.wire()
 	w.send(query("SELECT pg_sleep(1), 'owner1'"))
 	h.running("owner1")
-	other := &house{t: t, room: h.room, secret: h.secret, owner: "login-b", ended: make(chan error, 10), target: h.target, gates: h.gates}
+	other := &house{t: t, room: h.room, secret: h.secret, ended: make(chan error, 10), target: h.target, gates: h.gates}
+	other.owner.Store("login-b")
 	other.cert = h.cert
 	other.ctx, other.end = context.WithCancelCause(context.Background())
 	other.listen()
