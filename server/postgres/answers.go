@@ -23,24 +23,16 @@ type answers struct {
 	in  *reader
 	out window // to the client
 
-	cur      expect // what the next message answers
-	have     bool   // cur is loaded
-	mark     int    // bytes of out that were recorded, or belong to no statement
-	ticket   session.Ticket
-	mid      bool // out ends inside a message
-	swallow  bool // the rest up to ReadyForQuery is not shown: the client was told of an error
-	fields   []field
-	fatal    atomic.Bool // the target itself told the client why it ends
-	releases chan release
-	drained  chan error // what the releaser returned
-}
-
-// release is a window on its way to the client, waiting to be durable.
-type release struct {
-	b      []byte
-	ticket session.Ticket
-	mid    bool
-	done   func()
+	cur     expect // what the next message answers
+	have    bool   // cur is loaded
+	mark    int    // bytes of out that were recorded, or belong to no statement
+	ticket  session.Ticket
+	mid     bool // out ends inside a message
+	swallow bool // the rest up to ReadyForQuery is not shown: the client was told of an error
+	fields  []field
+	fatal   atomic.Bool    // the target itself told the client why it ends
+	box     *outbox        // windows that wait to be durable, nil if none need to
+	durable session.Ticket // what was waited for
 }
 
 func (a *answers) start(c *conn) {
@@ -894,32 +886,46 @@ func (a *answers) settle() bool {
 	if a.out.size() > 0 {
 		return false
 	}
-	if a.releases == nil {
+	if a.box == nil {
 		l.settled()
 	}
 	return true
 }
 
 // write gives the window's bytes to the client. Where they must be durable
-// first and more is to come, they wait on their own and the next window is read
-// meanwhile.
+// first and more is to come, they wait in the outbox and the next window is
+// read meanwhile.
 func (a *answers) write() error {
 	ticket, mid := a.ticket, a.mid
 	a.ticket, a.mark = 0, 0
-	if ticket == 0 && a.releases == nil {
-		err := a.c.tell(a.out.bytes(), mid)
-		a.out.reset()
-		return err
-	}
-	if a.releases == nil && !a.more() {
-		err := a.c.gate.Wait(a.c.ctx, ticket)
-		if err == nil {
-			err = a.c.tell(a.out.bytes(), mid)
+	if a.box != nil && a.box.caughtUp(ticket) {
+		if err := a.drain(); err != nil {
+			return err
 		}
-		a.out.reset()
-		return err
 	}
-	return a.pipeline(ticket, mid)
+	if a.box == nil && (ticket <= a.durable || !a.more()) {
+		return a.tell(ticket, mid)
+	}
+	if a.box == nil {
+		a.box = newOutbox(a.c)
+	}
+	err := a.box.put(a.out.bytes(), ticket, mid)
+	a.out.reset()
+	return err
+}
+
+// tell gives the window to the client once the ticket's records are durable.
+func (a *answers) tell(ticket session.Ticket, mid bool) error {
+	var err error
+	if ticket > a.durable {
+		err = a.c.gate.Wait(a.c.ctx, ticket)
+	}
+	if err == nil {
+		a.durable = max(a.durable, ticket)
+		err = a.c.tell(a.out.bytes(), mid)
+	}
+	a.out.reset()
+	return err
 }
 
 // more is true while an answer is under way: the target will go on sending.
@@ -929,43 +935,12 @@ func (a *answers) more() bool {
 	return a.c.ledger.count > 0
 }
 
-// pipeline hands the window to a goroutine that waits for the evidence and
-// writes, in order. It lives until nothing is under way.
-func (a *answers) pipeline(ticket session.Ticket, mid bool) error {
-	if a.releases == nil {
-		a.releases = make(chan release, 2)
-		a.drained = make(chan error, 1)
-		go func(in <-chan release, out chan<- error) { out <- a.c.releaser(in) }(a.releases, a.drained)
-	}
-	b, done := a.out.detach()
-	a.releases <- release{b, ticket, mid, done}
-	return nil
-}
-
 // drain waits until everything handed over was written.
 func (a *answers) drain() error {
-	if a.releases == nil {
+	if a.box == nil {
 		return nil
 	}
-	close(a.releases)
-	a.releases = nil
-	return <-a.drained
-}
-
-// releaser writes windows when they are durable. After an error it discards
-// the rest; the error ends the session when the answers half next looks.
-func (c *conn) releaser(in <-chan release) (err error) {
-	for r := range in {
-		if err == nil {
-			err = c.gate.Wait(c.ctx, r.ticket)
-		}
-		if err == nil {
-			err = c.tell(r.b, r.mid)
-		}
-		r.done()
-		if err != nil {
-			c.stop(err)
-		}
-	}
+	durable, err := a.box.close()
+	a.box, a.durable = nil, max(a.durable, durable)
 	return err
 }

@@ -76,17 +76,3 @@ func (w *window) reset() {
 	}
 	w.out, w.large = nil, nil
 }
-
-// detach hands the bytes over to somebody who will be done with them later,
-// and empties the window. done gives the memory back.
-func (w *window) detach() (b []byte, done func()) {
-	w.fold()
-	b, large := w.out, w.large
-	w.out, w.large = nil, nil
-	w.from, w.to = 0, 0
-	return b, func() {
-		if large != nil {
-			largeBuffers.Put(large)
-		}
-	}
-}
