@@ -1,0 +1,240 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"time"
+)
+
+// workload is one kind of work.
+type workload struct {
+	name string
+	what string
+	// pgbench's arguments, nil for a bulk read of sql.
+	pgbench []string
+	clients int
+	connect bool // a connection a transaction
+	sql     string
+	passes  int
+	// unmasked work is not done where columns are tagged: COPY out is refused there.
+	unmasked bool
+}
+
+var workloads = []workload{
+	{name: "simple-1", what: "pgbench -S, simple protocol, 1 client", pgbench: []string{"-S", "-M", "simple"}, clients: 1},
+	{name: "simple-8", what: "pgbench -S, simple protocol, 8 clients", pgbench: []string{"-S", "-M", "simple"}, clients: 8},
+	{name: "simple-32", what: "pgbench -S, simple protocol, 32 clients", pgbench: []string{"-S", "-M", "simple"}, clients: 32},
+	{name: "prepared-8", what: "pgbench -S, prepared, 8 clients", pgbench: []string{"-S", "-M", "prepared"}, clients: 8},
+	{name: "connect-4", what: "pgbench -S -C: a connection for each query, 4 clients", pgbench: []string{"-S", "-C"}, clients: 4, connect: true},
+	{name: "select", what: "SELECT * of 200,000 patients", sql: "SELECT * FROM patients", passes: 3},
+	{name: "copy", what: "COPY (the same) TO STDOUT", sql: "COPY patients TO STDOUT", passes: 3, unmasked: true},
+}
+
+// cell is one workload on one server.
+type cell struct{ workload, server string }
+
+// sample is one measurement of a cell.
+type sample struct {
+	rate   float64       // transactions or bytes per second
+	units  float64       // transactions or bytes
+	cpu    time.Duration // of the relay, for them
+	failed error
+}
+
+// round measures every cell once: the servers take turns within each workload,
+// so that what disturbs the machine disturbs all of them alike.
+func (b *bench) round(ctx context.Context) error {
+	if b.results == nil {
+		b.results = map[cell][]sample{}
+	}
+	for i := range workloads {
+		w := &workloads[i]
+		if !b.chosen(w.name) {
+			continue
+		}
+		for _, s := range b.servers {
+			if w.pgbench != nil && s.bulkOnly || w.unmasked && s.masked {
+				continue
+			}
+			m, err := b.measure(ctx, w, s)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", w.name, s.name, err)
+			}
+			key := cell{w.name, s.name}
+			b.results[key] = append(b.results[key], m)
+		}
+	}
+	return nil
+}
+
+func (b *bench) measure(ctx context.Context, w *workload, s *server) (sample, error) {
+	if w.pgbench == nil {
+		return b.measureBulk(w, s)
+	}
+	before, err := s.proc.use()
+	if err != nil {
+		return sample{}, err
+	}
+	var first, done float64
+	if !w.connect { // what opening the connections costs is measured apart, and taken off
+		if _, err = b.pgbenchRun(ctx, w, s, "-t", "1", &first); err != nil {
+			return sample{}, err
+		}
+	}
+	between, err := s.proc.use()
+	if err != nil {
+		return sample{}, err
+	}
+	rate, err := b.pgbenchRun(ctx, w, s, "-T", strconv.Itoa(b.seconds), &done)
+	if err != nil {
+		return sample{}, err
+	}
+	after, err := s.proc.use()
+	if err != nil {
+		return sample{}, err
+	}
+	cpu := after.cpu - between.cpu
+	if !w.connect {
+		cpu -= between.cpu - before.cpu
+	}
+	return sample{rate: rate, units: done - first, cpu: cpu}, nil
+}
+
+var (
+	tpsLine  = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
+	doneLine = regexp.MustCompile(`(?m)^number of transactions actually processed: ([0-9]+)`)
+	failLine = regexp.MustCompile(`(?m)^number of failed transactions: ([0-9]+)`)
+)
+
+// pgbenchRun runs a workload and returns transactions per second, and how many
+// there were.
+func (b *bench) pgbenchRun(ctx context.Context, w *workload, s *server, unit, count string, done *float64) (float64, error) {
+	args := append([]string{"-n", "-c", strconv.Itoa(w.clients), "-j", strconv.Itoa(min(w.clients, 2)), unit, count}, w.pgbench...)
+	out, err := b.pgbench(ctx, s, args...)
+	if err != nil {
+		return 0, err
+	}
+	if m := failLine.FindSubmatch(out); m != nil && string(m[1]) != "0" {
+		return 0, fmt.Errorf("%s transactions failed", m[1])
+	}
+	m, n := tpsLine.FindSubmatch(out), doneLine.FindSubmatch(out)
+	if m == nil || n == nil {
+		return 0, fmt.Errorf("pgbench printed no result: %s", bytes.TrimSpace(out))
+	}
+	if *done, err = strconv.ParseFloat(string(n[1]), 64); err != nil {
+		return 0, err
+	}
+	return strconv.ParseFloat(string(m[1]), 64)
+}
+
+func (b *bench) pgbench(ctx context.Context, s *server, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "pgbench"), append(args, "-h", "127.0.0.1", "-p", strconv.Itoa(s.port), "-U", s.user, "bench")...)
+	cmd.Env = append(b.environment(), "PGPASSWORD="+s.password, "PGSSLMODE=disable")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("pgbench: %w: %s", err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return out, nil
+}
+
+// measureBulk reads a large result a few times over one connection.
+func (b *bench) measureBulk(w *workload, s *server) (sample, error) {
+	c, err := dial(s.port, s.user, s.password, "bench", false)
+	if err != nil {
+		return sample{}, err
+	}
+	defer c.Close()
+	if _, err := c.query("SELECT 1"); err != nil {
+		return sample{}, err
+	}
+	before, err := s.proc.use()
+	if err != nil {
+		return sample{}, err
+	}
+	begun := time.Now()
+	var total int64
+	for range w.passes {
+		a, err := c.query(w.sql)
+		if err != nil {
+			return sample{}, err
+		}
+		if a.rows != patients {
+			return sample{}, fmt.Errorf("%d rows came, not %d", a.rows, patients)
+		}
+		total += a.bytes
+	}
+	took := time.Since(begun)
+	after, err := s.proc.use()
+	return sample{rate: float64(total) / took.Seconds(), units: float64(total), cpu: after.cpu - before.cpu}, err
+}
+
+const patients = 200_000
+
+// idleResult is the memory of idle connections.
+type idleResult struct {
+	name  string
+	each  float64 // KiB
+	count int
+}
+
+// measureIdle opens connections, each of which asks one question, and looks at
+// what they take. It comes first, while every process is fresh: a heap that
+// has once grown would hide them.
+func (b *bench) measureIdle(ctx context.Context) error {
+	if !b.chosen("idle") {
+		return nil
+	}
+	var open []net.Conn
+	defer func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}()
+	for _, s := range b.servers {
+		for _, secure := range []bool{false, true} {
+			if s.proc == nil || s.bulkOnly || secure && s.name != "hoopctl strict, recorded" || s.name == "hoopctl strict" || s.name == "hoopctl async, recorded" {
+				continue
+			}
+			before, err := s.proc.use()
+			if err != nil {
+				return err
+			}
+			for range b.options.idle {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				c, err := dial(s.port, s.user, s.password, "bench", secure)
+				if err != nil {
+					return fmt.Errorf("idle connections of %s: %w", s.name, err)
+				}
+				open = append(open, c.Conn)
+				if _, err := c.query("SELECT 1"); err != nil {
+					return fmt.Errorf("idle connections of %s: %w", s.name, err)
+				}
+				c.in = nil
+			}
+			runtime.GC()
+			after, err := s.proc.use()
+			if err != nil {
+				return err
+			}
+			name := s.name
+			if secure {
+				name += ", TLS"
+			}
+			b.idle = append(b.idle, idleResult{name, float64(after.rss-before.rss) / float64(b.options.idle), b.options.idle})
+		}
+	}
+	return nil
+}
