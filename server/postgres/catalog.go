@@ -151,8 +151,11 @@ func (c *catalog) invalidate() {
 // classified returns the catalogue under these tags, reading it if what is
 // known is too old. The result is immutable and shared. An error means that
 // nothing is known: hide or refuse.
-func (c *catalog) classified(ctx context.Context, connect connector, tags []policy.Tag) (*classified, error) {
-	s, err := c.snapshot(ctx, connect, 0)
+//
+// database is the OID of the session's own database, 0 if any will do: what
+// was read of another that had the same name before is of no use to it.
+func (c *catalog) classified(ctx context.Context, connect connector, database uint32, tags []policy.Tag) (*classified, error) {
+	s, err := c.snapshot(ctx, connect, database, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -166,22 +169,22 @@ func (c *catalog) fresher(ctx context.Context, connect connector, than *classifi
 	if c.config.Now().Sub(than.read) < c.config.Eager {
 		return than, nil
 	}
-	s, err := c.snapshot(ctx, connect, than.version+1)
+	s, err := c.snapshot(ctx, connect, than.database, than.version+1)
 	if err != nil {
 		return nil, err
 	}
 	return c.under(ctx, s, tags)
 }
 
-// snapshot returns one of at least the version given that no invalidation and
-// no TTL has ended.
-func (c *catalog) snapshot(ctx context.Context, connect connector, atLeast uint64) (*snapshot, error) {
-	if s := c.usable(atLeast); s != nil {
+// snapshot returns one of at least the version given, of the database given,
+// that no invalidation and no TTL has ended.
+func (c *catalog) snapshot(ctx context.Context, connect connector, database uint32, atLeast uint64) (*snapshot, error) {
+	if s := c.usable(database, atLeast); s != nil {
 		return s, nil
 	}
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	if s := c.usable(atLeast); s != nil {
+	if s := c.usable(database, atLeast); s != nil {
 		return s, nil // another goroutine read it while we waited
 	}
 	c.mu.Lock()
@@ -195,17 +198,20 @@ func (c *catalog) snapshot(ctx context.Context, connect connector, atLeast uint6
 	if old != nil {
 		s.version = old.version + 1
 	}
+	if database != 0 && s.database != database {
+		return nil, fmt.Errorf("read the catalogue of %s: database %s was made anew while the session was open", c.key.target, c.key.database)
+	}
 	c.mu.Lock()
 	c.last, c.bound = s, map[string]*classified{}
 	c.mu.Unlock()
 	return s, nil
 }
 
-func (c *catalog) usable(atLeast uint64) *snapshot {
+func (c *catalog) usable(database uint32, atLeast uint64) *snapshot {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.last
-	if s == nil || s.epoch != c.epoch || s.version < atLeast || c.config.Now().Sub(s.read) >= c.config.TTL {
+	if s == nil || database != 0 && s.database != database || s.epoch != c.epoch || s.version < atLeast || c.config.Now().Sub(s.read) >= c.config.TTL {
 		return nil
 	}
 	return s

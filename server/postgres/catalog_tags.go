@@ -212,7 +212,11 @@ func (b *baseline) classify(s *snapshot, tags []policy.Tag) *classified {
 	c := &classified{snapshot: s, tags: map[uint32]map[int16]*tagging{}}
 	looked := map[columnID]bool{}
 	for i := range tags {
-		for _, id := range b.Bound[tags[i].Column.String()] {
+		bound := b.Bound[tags[i].Column.String()]
+		if len(bound) == 0 && tags[i].Tag != "none" {
+			c.doubt(tags[i].Column)
+		}
+		for _, id := range bound {
 			looked[id] = true
 			if rel := s.relations[id.Relation]; rel != nil && rel.column(id.Column) != nil && tags[i].Tag != "none" {
 				c.spread(rel, rel.column(id.Column), tags[i].Column)
@@ -224,6 +228,27 @@ func (b *baseline) classify(s *snapshot, tags []policy.Tag) *classified {
 		c.markGenerated(rel)
 	}
 	return c
+}
+
+// doubt hides a table of which a tagged column was never seen: it may have been
+// renamed before the first reading, so that any of them may be it.
+func (c *classified) doubt(ref policy.ColumnRef) {
+	in := c.schemas[ref.Schema]
+	if in == nil || in.relations[ref.Table] == nil {
+		return
+	}
+	rel := in.relations[ref.Table]
+	for _, col := range rel.columns {
+		if col == nil {
+			continue
+		}
+		c.mark(rel, col.num).unknown = true
+		for _, other := range slices.Concat(rel.descendants(), rel.ancestors()) {
+			if same := other.named(col.name); same != nil {
+				c.mark(other, same.num).unknown = true
+			}
+		}
+	}
 }
 
 // spread tags a column, and the columns of the same name in every child (a

@@ -78,7 +78,7 @@ func (w *world) classified(tags ...policy.Tag) *classified {
 	if tags == nil {
 		tags = clinicTags()
 	}
-	c, err := w.catalog.classified(w.t.Context(), w.connect, tags)
+	c, err := w.catalog.classified(w.t.Context(), w.connect, 0, tags)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -486,7 +486,7 @@ func TestCatalog_IsReadAgainWhenItMust(t *testing.T) {
 	w := newWorld(t)
 	ctx, tags := t.Context(), clinicTags()
 	get := func() *classified {
-		c, err := w.catalog.classified(ctx, w.connect, tags)
+		c, err := w.catalog.classified(ctx, w.connect, 0, tags)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -530,12 +530,12 @@ func TestCatalog_FailsClosed(t *testing.T) {
 	refuse := func(context.Context) (*pgconn.PgConn, error) { return nil, down }
 	w.classified()
 	w.now = w.now.Add(time.Minute)
-	if _, err := w.catalog.classified(t.Context(), refuse, clinicTags()); !errors.Is(err, down) {
+	if _, err := w.catalog.classified(t.Context(), refuse, 0, clinicTags()); !errors.Is(err, down) {
 		t.Errorf("a catalogue that is too old is used when the target does not answer: %v", err)
 	}
 	w.baselines[w.catalog.baselineKey()] = []byte("{broken")
 	w.restart()
-	if _, err := w.catalog.classified(t.Context(), w.connect, clinicTags()); err == nil {
+	if _, err := w.catalog.classified(t.Context(), w.connect, 0, clinicTags()); err == nil {
 		t.Error("a lost memory passes for a first reading")
 	}
 }
@@ -558,7 +558,7 @@ func TestCatalog_DoesNotWaitForClientsLocks(t *testing.T) {
 	}
 	w.timeout = time.Second
 	w.restart()
-	_, err = w.catalog.classified(t.Context(), w.connect, clinicTags())
+	_, err = w.catalog.classified(t.Context(), w.connect, 0, clinicTags())
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("with pg_class locked: %v, want an error within the time given", err)
@@ -572,7 +572,7 @@ func TestCatalog_BaselinesOfTwoServersAreMerged(t *testing.T) {
 	w.exec("CREATE TABLE later(a text)")
 	w.classified() // the first server sees the table with one column
 	w.exec("ALTER TABLE later ADD COLUMN b text")
-	c, err := other.classified(t.Context(), w.connect, clinicTags())
+	c, err := other.classified(t.Context(), w.connect, 0, clinicTags())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -597,4 +597,59 @@ func TestCatalog_AnotherClusterIsAnotherDatabase(t *testing.T) {
 	if got := b.of(&snapshot{system: "1", database: 5}); len(got.First) != 1 || len(got.Bound) != 1 {
 		t.Errorf("the same database: %+v", got)
 	}
+}
+
+func TestCatalog_WhatWasReadOfADatabaseIsNotUsedForOneMadeAnew(t *testing.T) {
+	w := newWorld(t)
+	before := w.classified()
+	w.remake("ALTER TABLE patients RENAME ssn TO blood_group")
+
+	after, err := w.catalog.classified(t.Context(), w.connect, w.oid(), clinicTags())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.database == before.database {
+		t.Fatal("the catalogue of the database that is gone was used")
+	}
+	if got := w.columns(after, "SELECT blood_group, id FROM patients", result{}); got != "hidden, hidden" {
+		t.Errorf("the tagged column was renamed before it was ever seen: %s", got)
+	}
+
+	w.remake("")
+	again, err := w.catalog.classified(t.Context(), w.connect, w.oid(), clinicTags())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.columns(again, "SELECT ssn, id FROM patients", result{}); got != "public.patients.ssn, raw" {
+		t.Errorf("made anew as it was: %s", got)
+	}
+	if _, err := w.catalog.classified(t.Context(), w.connect, after.database, clinicTags()); err == nil {
+		t.Error("a session of the database that is gone got the catalogue of the new one")
+	}
+}
+
+// remake drops the database and makes it anew from the schema.
+func (w *world) remake(sql string) {
+	w.t.Helper()
+	w.server.Exec(w.t, "postgres", "DROP DATABASE "+w.name+" WITH (FORCE)")
+	w.server.Exec(w.t, "postgres", "CREATE DATABASE "+w.name)
+	w.exec(clinicSchema)
+	if sql != "" {
+		w.exec(sql)
+	}
+}
+
+// oid is the database's OID now.
+func (w *world) oid() uint32 {
+	w.t.Helper()
+	conn, err := w.connect(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close(w.t.Context())
+	read := conn.ExecParams(w.t.Context(), "SELECT oid FROM pg_database WHERE datname = current_database()", nil, nil, nil, nil).Read()
+	if read.Err != nil || len(read.Rows) != 1 {
+		w.t.Fatal(read.Err)
+	}
+	return oid(read.Rows[0][0])
 }

@@ -19,8 +19,9 @@ import (
 
 // contextQuery reads what names depend on. Everything in it is qualified: the
 // client may have put anything in its search_path. The first statement answers
-// with the role, the second with the schemas that are searched, in order.
-const contextQuery = "SELECT current_user::pg_catalog.text; SELECT pg_catalog.unnest(pg_catalog.current_schemas(true))::pg_catalog.text"
+// with the role and the OID of the database, the second with the schemas that
+// are searched, in order.
+const contextQuery = "SELECT current_user::pg_catalog.text, (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()); SELECT pg_catalog.unnest(pg_catalog.current_schemas(true))::pg_catalog.text"
 
 // sqlContext is what the text of a session's statements means: it changes with
 // SET, and back with ROLLBACK.
@@ -29,6 +30,7 @@ type sqlContext struct {
 	old      atomic.Bool // role or search_path may have changed: read them again
 	touched  bool        // … in a transaction that may still roll back
 	role     string
+	database uint32 // OID
 	path     []string
 	temp     bool // there are temporary objects: names and columns may not be the catalogue's
 	dirty    bool // DDL in a transaction that is not committed
@@ -71,12 +73,12 @@ func (x *sqlContext) stale() bool { return x.old.Load() }
 // read takes the rows of contextQuery. current_schemas leads with pg_catalog
 // and the temporary schema where PostgreSQL searches them.
 func (x *sqlContext) read(rows [][]string) error {
-	if len(rows) < 1 || len(rows[0]) != 1 {
-		return errors.New("the target did not tell the session's role")
+	if len(rows) < 1 || len(rows[0]) != 2 || oid([]byte(rows[0][1])) == 0 {
+		return errors.New("the target did not tell the session's role and database")
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.role, x.path, x.temp = rows[0][0], nil, false
+	x.role, x.database, x.path, x.temp = rows[0][0], oid([]byte(rows[0][1])), nil, false
 	for _, row := range rows[1:] {
 		if len(row) == 1 {
 			x.path = append(x.path, row[0])
@@ -98,7 +100,11 @@ func (c *conn) readContext(ctx context.Context, pg *pgconn.PgConn) error {
 	var rows [][]string
 	for _, r := range results {
 		for _, row := range r.Rows {
-			rows = append(rows, []string{string(row[0])})
+			var values []string
+			for _, v := range row {
+				values = append(values, string(v))
+			}
+			rows = append(rows, values)
 		}
 	}
 	c.context.prepared, c.context.cursors = map[string]*policy.Facts{}, map[string]*policy.Facts{}
@@ -374,12 +380,20 @@ func changesNames(f *policy.Facts) bool {
 	return changesContext(f)
 }
 
+// databaseOID is the OID of the session's own database: one that was made anew
+// under its name has another.
+func (c *conn) databaseOID() uint32 {
+	c.context.mu.Lock()
+	defer c.context.mu.Unlock()
+	return c.context.database
+}
+
 // resolve replaces names by what they mean in the target's catalogue.
 func (c *conn) resolve(f *policy.Facts) (*policy.Facts, []uint32, error) {
 	if len(f.Relations) == 0 && len(f.Functions) == 0 && len(f.Tables) == 0 && len(f.Columns) == 0 {
 		return c.context.nameless(f), nil, nil
 	}
-	s, err := c.catalog.snapshot(c.ctx, c.control, 0)
+	s, err := c.catalog.snapshot(c.ctx, c.control, c.databaseOID(), 0)
 	if err != nil {
 		c.room.log.Error("the target's catalogue cannot be read", "session", c.name, "target", c.info.Name, "error", err)
 		return nil, nil, &session.Refusal{Code: session.CodeUnavailable, Message: "the target's catalogue cannot be read, so names cannot be decided",
@@ -430,7 +444,7 @@ func (c *conn) effect(f *policy.Facts) {
 		x.touched = true
 		x.old.Store(true)
 	}
-	if f.Class == policy.Schema {
+	if f.Class == policy.Schema || f.Class == policy.Admin && f.Setting == "" {
 		x.dirty, x.touched = true, true
 		x.old.Store(true) // a temporary object brings its schema into the path
 		c.room.catalogs.invalidate(c.info.Name)

@@ -39,7 +39,7 @@ func (a *answers) planCopy(r *run, frame []byte) (*session.Refusal, error) {
 	}
 	c := a.c
 	hidden := &session.Refusal{Code: session.CodePolicy, Message: "the columns of this COPY are not known, so it cannot be masked", Hint: "use SELECT"}
-	known, err := c.catalog.classified(c.ctx, c.control, c.gate.Tags())
+	known, err := c.catalog.classified(c.ctx, c.control, c.databaseOID(), c.gate.Tags())
 	if err != nil {
 		c.room.log.Error("the target's catalogue cannot be read", "session", c.name, "target", c.info.Name, "error", err)
 		return hidden, nil

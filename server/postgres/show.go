@@ -24,7 +24,7 @@ func (a *answers) plan(r *run, frame []byte) (*session.Refusal, error) {
 func (a *answers) planFields(r *run, fields []field) (*session.Refusal, error) {
 	c := a.c
 	tags := c.gate.Tags()
-	known, err := c.catalog.classified(c.ctx, c.control, tags)
+	known, err := c.catalog.classified(c.ctx, c.control, c.databaseOID(), tags)
 	if err == nil && !known.known(fields) {
 		known, err = c.catalog.fresher(c.ctx, c.control, known, tags)
 	}
