@@ -8,6 +8,7 @@ set -euo pipefail
 hoopctl=$(realpath "$1"); shift
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d /tmp/hoopctl-attacks.XXXXXX)
+chmod 711 "$work" # as root, PostgreSQL runs as its own user, which must pass
 export HOOPCTL_HOME=$work/home
 trap 'kill "$dev" 2>/dev/null; wait "$dev" 2>/dev/null; rm -rf "$work"' EXIT
 "$hoopctl" dev --dir "$work/dev" --port 0 --pg-port 0 --ready-file "$work/ready.json" >"$work/dev.log" 2>&1 &

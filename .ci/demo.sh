@@ -7,6 +7,7 @@
 set -euo pipefail
 bin=$(realpath "$1")
 work=$(mktemp -d "${TMPDIR:-/tmp}/hoopctl-demo.XXXXXX")
+chmod 711 "$work" # as root, PostgreSQL runs as its own user, which must pass
 cd "$work"
 export PATH=$(dirname "$bin"):$PATH PAGER=cat PSQLRC=/dev/null
 dev= connect=
