@@ -90,12 +90,17 @@ func (h *hostileTarget) serve(c net.Conn) {
 	}
 }
 
+// honestContext answers contextQuery: role u, database 5, schema public.
 func honestContext() []byte {
-	one := func(v string) []byte {
-		return append(message('T', 0, 1, 'a', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0),
-			append(message('D', append([]byte{0, 1, 0, 0, 0, byte(len(v))}, v...)...), message('C', []byte("SELECT 1\x00")...)...)...)
+	rows := func(values ...string) []byte {
+		description, row := []byte{0, byte(len(values))}, []byte{0, byte(len(values))}
+		for _, v := range values {
+			description = append(description, 'a', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0)
+			row = append(append(row, 0, 0, 0, byte(len(v))), v...)
+		}
+		return bytes.Join([][]byte{message('T', description...), message('D', row...), message('C', []byte("SELECT 1\x00")...)}, nil)
 	}
-	return append(append(one("u"), one("public")...), readyMessage(nil, 'I')...)
+	return bytes.Join([][]byte{rows("u", "5"), rows("public"), readyMessage(nil, 'I')}, nil)
 }
 
 func hostileHouse(t *testing.T, gate *sessiontest.Gate, answer func(n int) []byte) (*house, *hostileTarget) {

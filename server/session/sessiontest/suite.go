@@ -305,11 +305,18 @@ func (s suite) hungUp(t *testing.T) {
 	m := marker()
 	g := &Gate{Ask: ask(m, make(chan error))}
 	c := s.Start(t, g)
-	go c.Run(context30(t), s.Ask(m))
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		if a, err := c.Run(context30(t), s.Ask(m)); err == nil && a.Code == "" {
+			t.Errorf("answered: %+v", a)
+		}
+	}()
 	if _, err := g.Await(context30(t), func(e Event) bool { return e.What == "held" }); err != nil {
 		t.Fatal(err)
 	}
 	c.HangUp()
+	<-ran
 	if _, err := g.Await(context30(t), func(e Event) bool { return e.What == "withdrawn" }); err != nil {
 		t.Fatal(err)
 	}
