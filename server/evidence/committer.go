@@ -58,7 +58,7 @@ func (l *Log) commitPending() {
 		return
 	}
 	l.flight, l.pending = c, newCommit(l.next)
-	l.pending.leaves, l.pending.frames = l.spare.get(), l.spare.get()
+	l.pending.leaves, l.pending.frames = l.spareLeaves.get(), l.spareFrames.get()
 	now := l.clock.last
 	l.room.Broadcast()
 	l.mu.Unlock()
@@ -95,7 +95,7 @@ func (l *Log) settle(c *commit) {
 			delete(l.sessions, s.name)
 		}
 	}
-	l.spare.put(c.frames)
+	l.spareFrames.put(c.frames)
 	if c.nLeaves > 0 {
 		l.behind.feed(c.leaves)
 	}

@@ -172,6 +172,11 @@ func (x *index) add() error {
 		return err
 	}
 	defer tx.Rollback() // does nothing after a commit
+	insert, err := tx.Prepare("INSERT INTO terms VALUES (?, ?)")
+	if err != nil {
+		return err
+	}
+	defer insert.Close()
 	block := newBlock(x.next)
 	next := x.next
 	err = x.read(context.Background(), x.next, func(at, after cursor, leaf []byte) error {
@@ -181,7 +186,7 @@ func (x *index) add() error {
 		if after.leaf%tileWidth > 0 {
 			return nil
 		}
-		if err := block.save(tx); err != nil {
+		if err := block.save(tx, insert); err != nil {
 			return err
 		}
 		next, block = after, newBlock(after)
@@ -274,11 +279,12 @@ func readRecords(r io.Reader, at *cursor, fn func(at, after cursor, leaf []byte)
 type blockEntry struct {
 	start       cursor
 	terms       map[string]struct{}
-	first, last int64 // times
+	lists       map[string]struct{} // fields of several terms, as they stood in leaves: most repeat
+	first, last int64               // times
 }
 
 func newBlock(start cursor) *blockEntry {
-	return &blockEntry{start: start, terms: map[string]struct{}{}, first: 1<<63 - 1}
+	return &blockEntry{start: start, terms: map[string]struct{}{}, lists: map[string]struct{}{}, first: 1<<63 - 1}
 }
 
 func (b *blockEntry) add(at cursor, leaf []byte) error {
@@ -292,19 +298,21 @@ func (b *blockEntry) add(at cursor, leaf []byte) error {
 			return err
 		}
 		if prefix, ok := termFields[string(key)]; ok {
-			return addTerms(b.terms, prefix, value)
+			return b.addTerms(prefix, value)
 		}
 		return nil
 	})
 }
 
-func (b *blockEntry) save(tx *sql.Tx) error {
+// save stores the block; insert is the statement for its terms, of which there
+// are many: parsing it for each would cost more than storing them.
+func (b *blockEntry) save(tx *sql.Tx, insert *sql.Stmt) error {
 	n := b.start.leaf / tileWidth
 	if _, err := tx.Exec("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", n, b.first, b.last, b.start.segment, b.start.offset); err != nil {
 		return err
 	}
 	for t := range b.terms {
-		if _, err := tx.Exec("INSERT INTO terms VALUES (?, ?)", t, n); err != nil {
+		if _, err := insert.Exec(t, n); err != nil {
 			return err
 		}
 	}
@@ -318,7 +326,8 @@ var termFields = map[string]string{
 	"tables": "T", "tags": "G", "masked": "m", "approvals": "a",
 }
 
-func addTerms(terms map[string]struct{}, prefix string, value []byte) error {
+func (b *blockEntry) addTerms(prefix string, value []byte) error {
+	terms := b.terms
 	if text, ok := plain(value); ok {
 		var space [128]byte
 		term := append(append(space[:0], prefix...), text...)
@@ -330,6 +339,12 @@ func addTerms(terms map[string]struct{}, prefix string, value []byte) error {
 	var err error
 	switch prefix {
 	case "T", "G":
+		var space [256]byte
+		raw := append(append(space[:0], prefix...), value...)
+		if _, known := b.lists[string(raw)]; known {
+			return nil
+		}
+		b.lists[string(raw)] = struct{}{}
 		var list []string
 		err = json.Unmarshal(value, &list)
 		for _, s := range list {

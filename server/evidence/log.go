@@ -124,8 +124,9 @@ type Log struct {
 	trouble trouble
 	clock   clock
 	closed  bool
-	spare   buffers
 	places  map[stream]place // how far each stream's current segment is durable
+
+	spareLeaves, spareFrames buffers // apart, as frames need much larger ones
 
 	wake   chan struct{} // there is something to commit
 	urgent chan struct{} // somebody waits for it

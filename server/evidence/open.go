@@ -39,7 +39,7 @@ func Open(cfg Config) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{cfg: cfg, recipients: recipients, clock: newClock(cfg.Now, cfg.Elapsed, cfg.ClockStep),
-		wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), quit: make(chan struct{}), spare: make(buffers, 4)}
+		wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), quit: make(chan struct{}), spareLeaves: make(buffers, 4), spareFrames: make(buffers, 4)}
 	l.room.L = &l.mu
 	if err := l.prepare(); err != nil {
 		return nil, fmt.Errorf("open the evidence in %s: %w", cfg.Dir, err)
@@ -119,7 +119,7 @@ func (l *Log) recover() (leaves, frames *recovered, err error) {
 	if err = leaves.undoLast(l.path("log"), frames.next); err != nil {
 		return nil, nil, err
 	}
-	l.behind = newFollower(l.cfg.Dir, Origin(l.cfg.Node), l.signer, l.spare, l.cfg.Logger)
+	l.behind = newFollower(l.cfg.Dir, Origin(l.cfg.Node), l.signer, l.spareLeaves, l.cfg.Logger)
 	return leaves, frames, l.behind.restore(cp, leaves.headers, leaves.next)
 }
 
