@@ -17,14 +17,16 @@ const maxVisits = 1_500_000
 // analysis is one statement being read. Everything it does not understand
 // makes it stricter; nothing makes it milder.
 type analysis struct {
+	catalog Catalog // nil: the text is all there is
 	facts   *policy.Facts
 	columns []baseColumn
 	ids     map[baseColumn]int32
 
-	readSet marks // every column read
-	testSet marks // … by predicates
-	tested  marks // predicates since the innermost sub-query in an expression began
-	windows set   // by the WINDOW clauses so far
+	readSet  marks // every column read
+	testSet  marks // … by predicates
+	looseSet marks // … otherwise than by equality with a constant
+	tested   marks // predicates since the innermost sub-query in an expression began
+	equals   map[int32][]Constant
 
 	noted    map[noted]bool
 	mentions map[policy.Relation]bool
@@ -36,11 +38,17 @@ type analysis struct {
 	returns  rows // what the statement yields
 }
 
+// relationName is a relation as the catalogue, or else the search for it, names it.
+type relationName struct{ schema, name string }
+
+func (r relationName) String() string { return r.schema + "." + r.name }
+
 type baseColumn struct {
-	rel, name string // name "*": the whole row
+	rel  relationName
+	name string // "*": the whole row
 }
 
-func (c baseColumn) String() string { return c.rel + "." + c.name }
+func (c baseColumn) String() string { return c.rel.String() + "." + c.name }
 
 // analyse turns a parse tree into facts, one per statement. A text without a
 // statement has the facts of an empty one.
@@ -50,25 +58,34 @@ func analyse(text string, tree *pg.ParseResult) ([]*policy.Facts, error) {
 	}
 	out := make([]*policy.Facts, 0, len(tree.GetStmts()))
 	for _, raw := range tree.GetStmts() {
-		r, err := place(text, raw)
+		a, err := analyseOne(text, raw, nil)
 		if err != nil {
 			return nil, err
 		}
-		a := newAnalysis()
-		a.facts.Start, a.facts.End = r.Start, r.End
-		a.statement(raw.GetStmt())
-		if a.visits > maxVisits {
-			return nil, &TooComplex{What: "steps of analysis", Limit: maxVisits, Position: chars(text, r.Start)}
-		}
-		a.finish(text[r.Start:r.End])
 		out = append(out, a.facts)
 	}
 	return out, nil
 }
 
-func newAnalysis() *analysis {
+func analyseOne(text string, raw *pg.RawStmt, c Catalog) (*analysis, error) {
+	r, err := place(text, raw)
+	if err != nil {
+		return nil, err
+	}
+	a := newAnalysis(c)
+	a.facts.Start, a.facts.End = r.Start, r.End
+	a.statement(raw.GetStmt())
+	if a.visits > maxVisits {
+		return nil, &TooComplex{What: "steps of analysis", Limit: maxVisits, Position: chars(text, r.Start)}
+	}
+	a.finish(text[r.Start:r.End])
+	return a, nil
+}
+
+func newAnalysis(c Catalog) *analysis {
 	return &analysis{
-		facts: &policy.Facts{Unresolved: true}, ids: make(map[baseColumn]int32),
+		catalog: c, equals: make(map[int32][]Constant),
+		facts: &policy.Facts{Unresolved: c == nil}, ids: make(map[baseColumn]int32),
 		noted: make(map[noted]bool), mentions: make(map[policy.Relation]bool),
 	}
 }
@@ -137,6 +154,7 @@ func (a *analysis) reads(s set) {
 func (a *analysis) tests(s set) {
 	a.spends(len(s.ids))
 	a.testSet.add(s)
+	a.looseSet.add(s)
 	a.tested.add(s)
 }
 

@@ -14,7 +14,7 @@ import (
 // predicate analyses an expression that decides which rows there are, or in
 // which order: what it reads can be inferred from the answer.
 func (a *analysis) predicate(sc *scope, with *ctes, n *pg.Node) {
-	if n == nil {
+	if n == nil || a.equality(sc, with, n) {
 		return
 	}
 	a.tests(a.expr(sc, with, n))
@@ -61,13 +61,11 @@ func (a *analysis) derived(sc *scope, with *ctes, n *pg.Node) set {
 		*pg.Node_String_, *pg.Node_Integer, *pg.Node_Float, *pg.Node_Boolean, *pg.Node_BitString:
 		return set{}
 	case *pg.Node_AExpr:
-		a.operator(e.AExpr.GetName())
-		return a.exprs(sc, with, e.AExpr.GetLexpr(), e.AExpr.GetRexpr())
+		return a.operator(e.AExpr.GetName()).or(a.exprs(sc, with, e.AExpr.GetLexpr(), e.AExpr.GetRexpr()))
 	case *pg.Node_BoolExpr:
 		return a.exprs(sc, with, e.BoolExpr.GetArgs()...)
 	case *pg.Node_TypeCast:
-		a.typeName(e.TypeCast.GetTypeName())
-		return a.expr(sc, with, e.TypeCast.GetArg())
+		return a.typeName(e.TypeCast.GetTypeName()).or(a.expr(sc, with, e.TypeCast.GetArg()))
 	case *pg.Node_FuncCall:
 		return a.call(sc, with, e.FuncCall)
 	case *pg.Node_AIndirection:
@@ -117,22 +115,18 @@ func (a *analysis) documents(sc *scope, with *ctes, n *pg.Node) set {
 	case *pg.Node_JsonIsPredicate:
 		return a.expr(sc, with, e.JsonIsPredicate.GetExpr())
 	case *pg.Node_JsonParseExpr:
-		a.newer("json")
-		return a.jsonValue(sc, with, e.JsonParseExpr.GetExpr())
+		return a.newer("json").or(a.jsonValue(sc, with, e.JsonParseExpr.GetExpr()))
 	case *pg.Node_JsonScalarExpr:
-		a.newer("json_scalar")
-		return a.expr(sc, with, e.JsonScalarExpr.GetExpr())
+		return a.newer("json_scalar").or(a.expr(sc, with, e.JsonScalarExpr.GetExpr()))
 	case *pg.Node_JsonSerializeExpr:
-		a.newer("json_serialize")
 		a.output(e.JsonSerializeExpr.GetOutput())
-		return a.jsonValue(sc, with, e.JsonSerializeExpr.GetExpr())
+		return a.newer("json_serialize").or(a.jsonValue(sc, with, e.JsonSerializeExpr.GetExpr()))
 	case *pg.Node_JsonObjectConstructor:
 		a.output(e.JsonObjectConstructor.GetOutput())
 		return a.exprs(sc, with, e.JsonObjectConstructor.GetExprs()...)
 	case *pg.Node_JsonArrayConstructor:
-		a.newer("json_array")
 		a.output(e.JsonArrayConstructor.GetOutput())
-		return a.exprs(sc, with, e.JsonArrayConstructor.GetExprs()...)
+		return a.newer("json_array").or(a.exprs(sc, with, e.JsonArrayConstructor.GetExprs()...))
 	case *pg.Node_JsonArrayQueryConstructor:
 		a.output(e.JsonArrayQueryConstructor.GetOutput())
 		a.facts.Aggregates = true
@@ -153,17 +147,18 @@ func (a *analysis) documents(sc *scope, with *ctes, n *pg.Node) set {
 }
 
 func (a *analysis) jsonFunction(sc *scope, with *ctes, f *pg.JsonFuncExpr) set {
-	a.newer(strings.ToLower(strings.TrimSuffix(f.GetOp().String(), "_OP")))
 	a.output(f.GetOutput())
-	s := a.jsonValue(sc, with, f.GetContextItem()).or(a.expr(sc, with, f.GetPathspec()))
+	s := a.newer(strings.ToLower(strings.TrimSuffix(f.GetOp().String(), "_OP")))
+	s = s.or(a.jsonValue(sc, with, f.GetContextItem())).or(a.expr(sc, with, f.GetPathspec()))
 	s = s.or(a.jsonPassing(sc, with, f.GetPassing()))
 	return s.or(a.jsonBehavior(sc, with, f.GetOnEmpty())).or(a.jsonBehavior(sc, with, f.GetOnError()))
 }
 
 // newer notes a construct that an older server reads as a call of a function
 // that somebody may have made.
-func (a *analysis) newer(name string) {
+func (a *analysis) newer(name string) set {
 	a.once(&a.facts.Functions, "pg_catalog."+name)
+	return set{unknown: !a.trusted(Syntax, []string{name}, true)}
 }
 
 func (a *analysis) output(o *pg.JsonOutput) { a.typeName(o.GetTypeName()) }
@@ -287,8 +282,7 @@ func (a *analysis) cases(sc *scope, with *ctes, c *pg.CaseExpr) set {
 // subLink is a query in an expression. Of EXISTS, IN, ANY and ALL the value
 // shows what the query compared, not only what it yields.
 func (a *analysis) subLink(sc *scope, with *ctes, l *pg.SubLink) column {
-	a.operator(l.GetOperName())
-	tested := a.expr(sc, with, l.GetTestexpr())
+	tested := a.operator(l.GetOperName()).or(a.expr(sc, with, l.GetTestexpr()))
 	outer := a.tested
 	a.tested = marks{}
 	out := a.query(l.GetSubselect(), sc, with)
@@ -316,9 +310,7 @@ func (a *analysis) subLink(sc *scope, with *ctes, l *pg.SubLink) column {
 // call is a function call: its value derives from all arguments, and from
 // what only the function knows unless it is known to be pure.
 func (a *analysis) call(sc *scope, with *ctes, f *pg.FuncCall) set {
-	fn := named(strs(f.GetFuncname()))
-	a.once(&a.facts.Functions, fn.name)
-	a.raise(fn.effect.class())
+	fn := a.function(strs(f.GetFuncname()))
 	args := a.exprs(sc, with, f.GetArgs()...)
 	decides := a.sorting(sc, with, f.GetAggOrder()).or(a.expr(sc, with, f.GetAggFilter()))
 	a.tests(decides)
@@ -345,6 +337,25 @@ func (a *analysis) call(sc *scope, with *ctes, f *pg.FuncCall) set {
 	return args.or(decides)
 }
 
+// function notes a function, and says what it does. A name that may mean code
+// of somebody's making is nobody knows what; one that the catalogue vouches
+// for still needs the class of an unknown, but what it returns is known.
+func (a *analysis) function(parts []string) function {
+	fn := named(parts)
+	a.once(&a.facts.Functions, fn.name)
+	own := fn.effect != unknownFunction
+	trusted := len(parts) > 1 && parts[len(parts)-2] == "pg_catalog" || a.trusted(Function, parts, own)
+	switch {
+	case own && !trusted && fn.effect.class() == policy.Read:
+		fn.effect = unknownFunction
+	case !own && trusted:
+		a.raise(fn.effect.class())
+		fn.effect = pure
+	}
+	a.raise(fn.effect.class())
+	return fn
+}
+
 func (a *analysis) sorting(sc *scope, with *ctes, list []*pg.Node) set {
 	var s set
 	for _, n := range list {
@@ -361,33 +372,32 @@ func (a *analysis) window(sc *scope, with *ctes, w *pg.WindowDef) set {
 	s := a.exprs(sc, with, w.GetPartitionClause()...).or(a.sorting(sc, with, w.GetOrderClause()))
 	s = s.or(a.exprs(sc, with, w.GetStartOffset(), w.GetEndOffset()))
 	a.tests(s)
-	if name := w.GetName() + w.GetRefname(); name != "" {
-		// OVER w: what the WINDOW clause of that name reads decides too. The
-		// names are few; taking all of them together is strict.
-		a.windows = a.windows.or(s)
-		s = s.or(a.windows)
-	}
-	return s
+	// OVER w, OVER (w …): what the WINDOW clause says under that name.
+	return s.or(sc.windows[w.GetName()]).or(sc.windows[w.GetRefname()])
 }
 
 // operator notes an operator that is none of PostgreSQL's own: a function of somebody's making.
-func (a *analysis) operator(name []*pg.Node) {
+func (a *analysis) operator(name []*pg.Node) set {
 	parts := strs(name)
 	if len(parts) == 0 {
-		return
+		return set{}
 	}
 	op := parts[len(parts)-1]
-	own := len(parts) == 1 || parts[0] == "pg_catalog"
-	if own && (operators()[op] || keywordOperator(op)) {
-		return
+	own := (len(parts) == 1 || parts[0] == "pg_catalog") && (operators()[op] || keywordOperator(op))
+	if own && (len(parts) > 1 || keywordOperator(op) || a.trusted(Operator, parts, true)) {
+		return set{}
 	}
 	schema := "public"
 	if len(parts) > 1 {
 		schema = parts[0]
 	}
 	a.once(&a.facts.Functions, schema+"."+op)
+	if own {
+		return set{unknown: true} // it may be PostgreSQL's own, and may be another's
+	}
 	a.raise(policy.Write)
 	a.literal = true
+	return set{unknown: !a.trusted(Operator, parts, false)}
 }
 
 // keywordOperator: BETWEEN and its kin stand in an A_Expr by name.
@@ -401,12 +411,17 @@ func keywordOperator(op string) bool {
 
 // typeName notes a type. A cast of a literal to reg… names an object of the
 // catalogue, so the literal matters.
-func (a *analysis) typeName(t *pg.TypeName) {
-	for _, name := range strs(t.GetNames()) {
+func (a *analysis) typeName(t *pg.TypeName) set {
+	names := strs(t.GetNames())
+	for _, name := range names {
 		if strings.HasPrefix(name, "reg") {
 			a.literal = true
 		}
 	}
+	if a.catalog == nil || len(names) == 0 || len(names) > 1 && names[0] == "pg_catalog" || a.trusted(Cast, names, true) {
+		return set{}
+	}
+	return set{unknown: true}
 }
 
 func hasConstant(n *pg.Node) bool {

@@ -117,6 +117,7 @@ func FuzzTree(f *testing.F) {
 			return
 		}
 		_, _ = analyse("SELECT 1", parsed)
+		_, _, _ = Resolve("SELECT 1", tree, 0, clinicKnown())
 	})
 }
 

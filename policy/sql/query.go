@@ -63,14 +63,18 @@ func (a *analysis) selects(s *pg.SelectStmt, outer *scope, with *ctes) rows {
 func (a *analysis) plain(s *pg.SelectStmt, sc *scope, with *ctes) rows {
 	a.from(s.GetFromClause(), sc, with)
 	a.predicate(sc, with, s.GetWhereClause())
+	for _, n := range s.GetWindowClause() {
+		if sc.windows == nil {
+			sc.windows = make(map[string]set)
+		}
+		w := n.GetWindowDef()
+		sc.windows[w.GetName()] = a.window(sc, with, w)
+	}
 	out := a.targets(s.GetTargetList(), sc, with)
 	for _, g := range s.GetGroupClause() {
 		a.sortKey(g, sc, with, out)
 	}
 	a.predicate(sc, with, s.GetHavingClause())
-	for _, w := range s.GetWindowClause() {
-		a.window(sc, with, w.GetWindowDef())
-	}
 	if len(s.GetDistinctClause()) > 0 {
 		a.distinct(s.GetDistinctClause(), sc, with, out)
 	}
@@ -386,7 +390,7 @@ func (a *analysis) fromItem(n *pg.Node, sc *scope, with *ctes) rows {
 
 func (sc *scope) add(it *item) rows {
 	sc.items = append(sc.items, it)
-	if it.rel != "" && it.open {
+	if it.base() && it.open {
 		return rows{open: true, sources: []*item{it}, cols: it.cols}
 	}
 	return it.rows
@@ -470,7 +474,7 @@ func (a *analysis) filled(it *item, s set, as *pg.Alias) *item {
 }
 
 func (a *analysis) jsonTable(t *pg.JsonTable, sc *scope, with *ctes) *item {
-	s := a.jsonValue(sc, with, t.GetContextItem()).or(a.jsonPassing(sc, with, t.GetPassing()))
+	s := a.newer("json_table").or(a.jsonValue(sc, with, t.GetContextItem())).or(a.jsonPassing(sc, with, t.GetPassing()))
 	s = s.or(a.expr(sc, with, t.GetPathspec().GetString_())).or(a.jsonBehavior(sc, with, t.GetOnError()))
 	it := &item{}
 	s = s.or(a.jsonColumns(t.GetColumns(), it, sc, with))

@@ -2,7 +2,6 @@ package sql
 
 import (
 	"slices"
-	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
@@ -31,7 +30,7 @@ type item struct {
 	rows
 	alias  string           // what it is called here
 	schema string           // of a base relation, as written
-	rel    string           // of a base relation: schema.table as searched; "" if derived
+	rel    relationName     // of a base relation; zero if derived
 	index  map[string][]int // of many columns, by name; made when first asked
 	// qualifiedOnly: old and new in RETURNING, which bare names do not reach.
 	qualifiedOnly bool
@@ -45,6 +44,7 @@ type scope struct {
 	// natural: columns may have been merged behind the analysis's back, so a
 	// name found in one item may mean another's too.
 	natural bool
+	windows map[string]set // by the name of each WINDOW: what its definition reads
 }
 
 // ctes is a chain of the WITH queries in sight.
@@ -64,7 +64,7 @@ func (c *ctes) find(name string) (rows, bool) {
 }
 
 // id numbers a base column.
-func (a *analysis) id(rel, name string) int32 {
+func (a *analysis) id(rel relationName, name string) int32 {
 	key := baseColumn{rel, name}
 	if n, ok := a.ids[key]; ok {
 		return n
@@ -86,14 +86,14 @@ func (a *analysis) find(it *item, name string) (c column, certain, maybe bool) {
 	if certain {
 		return c, true, true
 	}
-	if it.rel != "" && systemColumn(name) {
+	if it.base() && systemColumn(name) {
 		return column{name: name}, true, true
 	}
 	if !it.open {
 		return column{}, false, false
 	}
-	if it.rel != "" {
-		return column{name: name, set: set{ids: []int32{a.id(it.rel, name)}}, bare: true}, false, true
+	if it.base() {
+		return column{name: name, set: a.searchedColumn(it, name), bare: true}, false, true
 	}
 	return a.passed(it.rows, name), false, true
 }
@@ -141,8 +141,8 @@ func systemColumn(name string) bool {
 
 // whole is a row of the item as one value.
 func (a *analysis) whole(it *item) set {
-	if it.rel != "" && it.open {
-		return set{ids: []int32{a.id(it.rel, "*")}}
+	if it.base() && it.open {
+		return a.searchedColumn(it, "*")
 	}
 	return a.all(it.rows)
 }
@@ -270,7 +270,7 @@ func (a *analysis) aliased(it *item, as *pg.Alias) *item {
 		switch {
 		case i < len(out.cols):
 			out.cols[i].name = name
-		case it.rel != "" || it.open:
+		case it.base() || it.open:
 			// The text does not say which column is renamed.
 			out.cols = append(out.cols, column{name: name, set: a.whole(it)})
 		}
@@ -286,24 +286,39 @@ func (a *analysis) relation(rv *pg.RangeVar, written bool) *item {
 		a.mentions[mention] = true
 		a.facts.Relations = append(a.facts.Relations, mention)
 	}
-	full := searched(schema, name)
-	a.once(&a.facts.Tables, full)
-	if written && strings.HasPrefix(full, "pg_catalog.") {
+	it := &item{alias: name, schema: schema, rel: searched(schema, name), rows: rows{open: true}}
+	if a.catalog != nil {
+		if r := a.catalog.Relation(schema, name); r != nil {
+			it = a.known(r)
+			it.alias = name
+		} else {
+			a.facts.Unresolved = true
+		}
+	}
+	a.once(&a.facts.Tables, it.rel.String())
+	if written && it.rel.schema == "pg_catalog" {
 		a.raise(policy.Admin)
 	}
-	it := &item{alias: name, schema: schema, rel: full, rows: rows{open: true}}
 	return a.aliased(it, rv.GetAlias())
 }
 
+func (it *item) base() bool { return it.rel != relationName{} }
+
+// searchedColumn is a column of a relation whose columns are not known: with a
+// catalogue that does not know the relation it may hold anything.
+func (a *analysis) searchedColumn(it *item, name string) set {
+	return set{ids: []int32{a.id(it.rel, name)}, unknown: a.catalog != nil}
+}
+
 // searched is a relation's name as the default search_path would find it.
-func searched(schema, name string) string {
+func searched(schema, name string) relationName {
 	if schema == "" {
 		schema = "public"
 		if catalogRelations()[name] {
 			schema = "pg_catalog"
 		}
 	}
-	return schema + "." + name
+	return relationName{schema, name}
 }
 
 // strs are the values of a list of String nodes.

@@ -92,6 +92,8 @@ func (a *analysis) explain(s *pg.ExplainStmt) {
 		}
 	}
 	a.statement(s.GetQuery())
+	// A plan shows what the statement compares with, and how many rows that left.
+	a.returns = rows{cols: []column{{name: "QUERY PLAN", set: a.testSet.set()}}}
 	if !analyse {
 		// Nothing is written. What functions would do counts all the same: the
 		// planner runs those that call themselves immutable.
@@ -236,10 +238,12 @@ func (a *analysis) utility(n *pg.Node) {
 	case *pg.Node_VariableShowStmt:
 		a.command("SHOW", policy.Read)
 		a.facts.Setting, a.literal = strings.ToLower(s.VariableShowStmt.GetName()), true
+		a.shown()
 	case *pg.Node_ExecuteStmt:
 		// What it runs was said by its PREPARE, which only the session knows.
 		a.command("EXECUTE", policy.Admin)
 		a.facts.Prepared, a.literal = s.ExecuteStmt.GetName(), true
+		a.returns = unknownRows()
 		a.exprs(&scope{}, nil, s.ExecuteStmt.GetParams()...)
 	case *pg.Node_DeallocateStmt:
 		a.command("DEALLOCATE", policy.Read)
@@ -257,6 +261,7 @@ func (a *analysis) utility(n *pg.Node) {
 		a.command("CALL", policy.Admin)
 		a.literal = true
 		a.call(&scope{}, nil, s.CallStmt.GetFunccall())
+		a.returns = unknownRows()
 	default:
 		v := judge(n)
 		a.command(v.name, v.class)
@@ -313,6 +318,19 @@ func (a *analysis) fetch(s *pg.FetchStmt) {
 	}
 	a.command(name, policy.Read)
 	a.facts.Cursor, a.literal = s.GetPortalname(), true
+	if !s.GetIsmove() {
+		a.returns = unknownRows() // what the cursor was declared for is the session's to say
+	}
+}
+
+// shown: a setting of the server's own names nothing of a row; one with a dot
+// in its name holds whatever somebody put there, and ALL shows those too.
+func (a *analysis) shown() {
+	name := a.facts.Setting
+	a.returns = rows{cols: []column{{name: name, set: set{unknown: strings.Contains(name, ".")}}}}
+	if name == "all" {
+		a.returns = unknownRows()
+	}
 }
 
 func (a *analysis) transaction(s *pg.TransactionStmt) {

@@ -27,6 +27,7 @@ func (a *analysis) inserts(s *pg.InsertStmt, outer *scope, with *ctes) rows {
 	if s.GetSelectStmt() != nil {
 		from = a.query(s.GetSelectStmt(), outer, with)
 	}
+	cols = a.inserted(it, cols, from)
 	a.sets(it.rel, cols)
 	a.flows(it.rel, cols, from)
 	a.writing("INSERT", false)
@@ -36,6 +37,22 @@ func (a *analysis) inserts(s *pg.InsertStmt, outer *scope, with *ctes) rows {
 		a.onConflict(oc, it, sc, with)
 	}
 	return a.returning(s.GetReturningList(), it, sc, with)
+}
+
+// inserted names the columns that an INSERT without a list fills: the first
+// ones, in order.
+func (a *analysis) inserted(it *item, names []string, from rows) []string {
+	if len(names) > 0 || it.open || from.open {
+		return names
+	}
+	n := len(it.cols)
+	if len(from.cols) > 0 {
+		n = min(n, len(from.cols))
+	}
+	for _, c := range it.cols[:n] {
+		names = append(names, c.name)
+	}
+	return names
 }
 
 // onConflict: the row that was to be inserted is called excluded.
@@ -119,6 +136,7 @@ func (a *analysis) mergeAction(w *pg.MergeWhenClause, it *item, sc *scope, with 
 		for _, v := range w.GetValues() {
 			row.cols = append(row.cols, column{set: a.expr(sc, with, v)})
 		}
+		cols = a.inserted(it, cols, row)
 		a.sets(it.rel, cols)
 		a.flows(it.rel, cols, row)
 	}
@@ -178,23 +196,24 @@ func (a *analysis) targetNames(list []*pg.Node, sc *scope, with *ctes) []string 
 }
 
 // sets notes written columns; no names are all of the table's.
-func (a *analysis) sets(rel string, names []string) {
+func (a *analysis) sets(rel relationName, names []string) {
 	if len(names) == 0 {
 		names = []string{"*"}
 	}
 	for _, n := range names {
-		a.once(&a.facts.WriteColumns, rel+"."+n)
+		a.once(&a.facts.WriteColumns, baseColumn{rel, n}.String())
 	}
 }
 
 // flow is a value that a statement moves into a column.
 type flow struct {
-	rel, name string // name "*" if it cannot be told which column
-	set       set
+	rel  relationName
+	name string // "*" if it cannot be told which column
+	set  set
 }
 
 // flows notes where written values come from: by position where positions are known.
-func (a *analysis) flows(rel string, names []string, from rows) {
+func (a *analysis) flows(rel relationName, names []string, from rows) {
 	if from.open || len(names) < len(from.cols) {
 		if s := a.all(from); !s.empty() {
 			a.moved = append(a.moved, flow{rel, "*", s})

@@ -6,9 +6,9 @@ MERGE INTO doctors d USING patients p ON d.id = p.id WHEN MATCHED THEN DELETE RE
 WITH m AS (MERGE INTO doctors d USING patients p ON d.id = p.id WHEN MATCHED THEN DELETE RETURNING d.id) SELECT id FROM m;
 --> MERGE write in SELECT; where; tables doctors patients; reads doctors.id patients.id; tests doctors.id patients.id
 SELECT * FROM json_table('[{"a":1}]', '$[*]' COLUMNS (a int PATH '$.a', NESTED PATH '$.b[*]' COLUMNS (c text PATH '$'))) jt;
---> SELECT read
+--> SELECT read; calls json_table
 SELECT jt.a FROM patients p, json_table(to_jsonb(p), '$' COLUMNS (a text PATH '$.ssn')) jt;
---> SELECT read; tables patients; reads patients.* patients.p; calls to_jsonb
+--> SELECT read; tables patients; reads patients.* patients.p; calls json_table to_jsonb
 SELECT json_value(to_jsonb(p), '$.ssn'), json_query(to_jsonb(p), '$.ssn'), json_exists(to_jsonb(p), '$.ssn') FROM patients p;
 --> SELECT read; tables patients; reads patients.* patients.p; calls json_exists json_query json_value to_jsonb
 SELECT json_object('a': ssn), json_array(ssn, name), json_scalar(ssn), json_serialize('{}'), json('{}') FROM patients;
