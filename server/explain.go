@@ -95,7 +95,7 @@ func (s *Server) explainStatement(c *call, q api.Explain, ref policy.TargetRef, 
 	e := explained(set.Decide(req))
 	e.Facts = f
 	for _, t := range set.Tags(ref) {
-		if t.Tag == "none" || !slices.Contains(f.Columns, t.Column.String()) {
+		if t.Tag == "none" || !names(f, t.Column.String()) {
 			continue
 		}
 		view := req
@@ -105,6 +105,12 @@ func (s *Server) explainStatement(c *call, q api.Explain, ref policy.TargetRef, 
 		}
 	}
 	return e
+}
+
+// names says whether a statement reads a column by its name, or with all of its table's.
+func names(f *policy.Facts, column string) bool {
+	table := column[:strings.LastIndexByte(column, '.')]
+	return slices.Contains(f.Columns, column) || slices.Contains(f.Columns, table+".*")
 }
 
 func explained(v policy.Verdict) api.ExplainedStatement {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/hoopctl/hoopctl/server/api"
 )
 
 // contextConfig is one entry of config.yaml: a server, by a name of one's own.
@@ -125,10 +127,9 @@ func (a *app) context() (contextConfig, error) {
 		name = f.CurrentContext
 	}
 	if name == "" {
-		return contextConfig{}, &usageError{
-			message: "no server is named and there is no current context",
-			hint:    "log in first: hoopctl login https://HOST:8443 (or hoopctl dev login alice)",
-		}
+		return contextConfig{}, &api.Error{Reason: api.ReasonLoginNeeded, Source: "client",
+			Message: "no server is named and there is no current context",
+			Hint:    "log in first: hoopctl login https://HOST:8443 (or hoopctl dev login alice)"}
 	}
 	c, ok := f.find(name)
 	if !ok {

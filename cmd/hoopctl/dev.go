@@ -37,6 +37,7 @@ type devOptions struct {
 	dir       string
 	port      int
 	pgPort    int
+	httpPort  int
 	pgBin     string
 	targets   []string
 	readyFile string
@@ -72,6 +73,7 @@ the same CA, users, passwords and evidence.`,
 	f.StringVar(&o.dir, "dir", "", "folder of all its state (default: hoopctl/dev in your state folder)")
 	f.IntVar(&o.port, "port", 8443, "port of API and tunnel; 0 is random")
 	f.IntVar(&o.pgPort, "pg-port", 15432, "port of the native PostgreSQL endpoint; 0 is random")
+	f.IntVar(&o.httpPort, "http-port", 18080, "port for HTTP targets; nothing listens on it: this version has none")
 	f.StringVar(&o.pgBin, "pg-bin", "", "folder of PostgreSQL's binaries (default: look for them)")
 	f.StringArrayVar(&o.targets, "target", nil, "add a database of your own: [NAME=]postgres://user:password@host:port/database")
 	f.StringVar(&o.readyFile, "ready-file", "", "write where everything is to this file, as JSON, once it answers")
@@ -81,7 +83,7 @@ the same CA, users, passwords and evidence.`,
 }
 
 func (o *devOptions) complete(a *app) (err error) {
-	for name, port := range map[string]int{"--port": o.port, "--pg-port": o.pgPort} {
+	for name, port := range map[string]int{"--port": o.port, "--pg-port": o.pgPort, "--http-port": o.httpPort} {
 		if port < 0 || port > 65535 {
 			return usagef("%s %d is no port", name, port)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hoopctl/hoopctl/client"
+	"github.com/hoopctl/hoopctl/policy"
 	"github.com/hoopctl/hoopctl/server/api"
 )
 
@@ -343,26 +344,29 @@ func whyNot(e api.Explained) string {
 func newExplain(a *app) *cobra.Command {
 	var e api.Explain
 	cmd := &cobra.Command{
-		Use:   "explain TARGET --sql SQL",
+		Use:   "explain TARGET [--sql SQL]",
 		Short: "What would happen to a statement: class, tables, rules, masks, approvers",
 		Long: `Explain what the broker would do with a statement, without sending anything to
 the target: what it is, which rules fire, which columns would be masked and how,
-and who would have to approve it.`,
-		Example:           `  hoopctl explain clinic --sql "UPDATE patients SET zip = '00000'"`,
+and who would have to approve it. Without --sql: what you may do on the target,
+by class of statement, and by which rule.`,
+		Example: `  hoopctl explain clinic --sql "UPDATE patients SET zip = '00000'"
+  hoopctl explain clinic`,
 		Args:              takes(1, 1, "a target"),
 		ValidArgsFunction: a.completeTargets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkFormat(a.format(), oneFormats); err != nil {
 				return err
 			}
-			if e.Target = args[0]; e.SQL == "" && e.Verb == "" {
-				return usagef("explain needs --sql")
-			}
+			e.Target = args[0]
 			cl, err := a.client()
 			if err != nil {
 				return err
 			}
 			defer cl.Close()
+			if e.SQL == "" && e.Verb == "" {
+				return a.explainTarget(cmd.Context(), cl, e.Target)
+			}
 			answer, err := cl.Explain(cmd.Context(), e)
 			if err != nil {
 				return err
@@ -376,6 +380,41 @@ and who would have to approve it.`,
 	cmd.Flags().StringVar(&e.SQL, "sql", "", "the statement")
 	cmd.Flags().StringVar(&e.Verb, "verb", "", "judge a verb (connect, read, …) instead of a statement's class")
 	return cmd
+}
+
+// explainedVerb is what a principal may do on a target, by class of statement.
+type explainedVerb struct {
+	Verb string `json:"verb"`
+	api.ExplainedStatement
+}
+
+// explainTarget answers what a refusal's hint sends people here for: what may
+// I do on this target, and which rule says so?
+func (a *app) explainTarget(ctx context.Context, cl *client.Client, target string) error {
+	var all []explainedVerb
+	for _, verb := range []policy.Action{policy.Connect, policy.Action(policy.Read), policy.Action(policy.Write), policy.Action(policy.Export),
+		policy.Action(policy.Schema), policy.Action(policy.Admin)} {
+		e, err := cl.Explain(ctx, api.Explain{Target: target, Verb: string(verb)})
+		if err != nil {
+			return err
+		}
+		for _, s := range e.Statements {
+			all = append(all, explainedVerb{string(verb), s})
+		}
+	}
+	if a.format() != "" {
+		return printObject(a.out, a.format(), map[string]any{"target": target, "verbs": all})
+	}
+	t := newTable(a.out)
+	fmt.Fprintln(t, "VERB\tVERDICT\tRULES\tREASON")
+	for _, v := range all {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", v.Verb, v.Verdict, printable(cmp.Or(strings.Join(v.Rules, ", "), "-")), printable(cmp.Or(v.Reason, "-")))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(a.err, "A statement may meet further rules: hoopctl explain %s --sql \"…\"\n", printable(target))
+	return err
 }
 
 func (a *app) printExplained(e api.Explained) error {

@@ -348,9 +348,24 @@ func (p *player) describe(e *api.Event, answers []api.Approval) string {
 		return approvalText(e, answers)
 	case api.EventRequestEnd:
 		return fmt.Sprintf("%s %s", e.Request, e.Status+e.Reason)
+	case api.EventAside:
+		return loginText(e)
 	default:
 		return strings.TrimSpace(e.Kind + " " + eventText(*e))
 	}
+}
+
+// loginText says which process of the target serves the session: its own logs
+// name that number.
+func loginText(e *api.Event) string {
+	if e.BackendPID == 0 {
+		return strings.TrimSpace("aside: " + e.Reason)
+	}
+	s := "the broker logged in to the target"
+	if v := e.Attrs["version"]; v != "" {
+		s += ", version " + v
+	}
+	return s + fmt.Sprintf(", server process %d", e.BackendPID)
 }
 
 // reasonOf is what an approver said, after a colon, where the server still

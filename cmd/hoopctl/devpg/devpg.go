@@ -147,7 +147,7 @@ const (
 func findBinaries(dir string) (string, error) {
 	if dir != "" {
 		if !hasBinaries(dir) {
-			return "", fmt.Errorf("there is no %s and %s in %s", exe("postgres"), exe("initdb"), dir)
+			return "", &MissingError{Dir: dir}
 		}
 		return dir, nil
 	}
@@ -159,10 +159,14 @@ func findBinaries(dir string) (string, error) {
 	return "", &MissingError{}
 }
 
-// MissingError says that this machine has no PostgreSQL.
-type MissingError struct{}
+// MissingError says that this machine has no PostgreSQL, or that the folder
+// which was named, Dir, holds none.
+type MissingError struct{ Dir string }
 
-func (*MissingError) Error() string {
+func (e *MissingError) Error() string {
+	if e.Dir != "" {
+		return fmt.Sprintf("there is no %s and %s in %s", exe("postgres"), exe("initdb"), e.Dir)
+	}
 	return "there is no PostgreSQL on this machine: hoopctl dev runs the real one, from the machine's own binaries"
 }
 
