@@ -55,7 +55,7 @@ func (s *Set) decide(r *Request) Verdict {
 	if q == nil {
 		return refused
 	}
-	return q.settle()
+	return q.masking(q.settle())
 }
 
 func deny(rule, reason, hint string) Verdict {

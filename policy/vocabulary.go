@@ -183,6 +183,9 @@ type Statement struct {
 	Settings      map[string]string // session settings that change what the text means
 	Resolved      []uint32          // OIDs of the relations that the names meant, sorted
 	RowLimit      int64             // rows that the protocol promises to stop after; 0 is none
+	// Exposure is what it does with tagged columns besides showing them; nil
+	// where no column of the target is tagged.
+	Exposure *Exposure
 }
 
 // Param is a bound parameter as it came on the wire. Value nil is NULL.
