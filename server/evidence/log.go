@@ -38,7 +38,7 @@ type Config struct {
 	ClockStep time.Duration // default 2 s
 
 	SegmentBytes int64         // size that segments are given; default 16 MiB
-	Linger       time.Duration // how long a record that nobody waits for may wait for others; default 5 ms
+	Linger       time.Duration // how long a record that nobody waits for may wait for others; default 20 ms: async evidence is at most 50 ms behind
 	Heartbeat    time.Duration // default 60 s
 	Checkpoint   time.Duration // how often the head is signed while the log grows; default 1 s
 	Retry        time.Duration // how often a failed log tries to heal; default 1 s
@@ -85,7 +85,7 @@ func (c *Config) defaults() error {
 	}
 	setDefault(&c.ClockStep, 2*time.Second)
 	setDefault(&c.SegmentBytes, 16<<20)
-	setDefault(&c.Linger, 5*time.Millisecond)
+	setDefault(&c.Linger, 20*time.Millisecond)
 	setDefault(&c.Heartbeat, time.Minute)
 	setDefault(&c.Checkpoint, time.Second)
 	setDefault(&c.Retry, time.Second)

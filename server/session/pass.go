@@ -177,7 +177,7 @@ func (p *pass) lifted(ctx context.Context, by []api.EventApproved) error {
 func (p *pass) Done(o Outcome) (Ticket, error) {
 	s := p.s
 	defer s.run(-1)
-	e := s.event(api.EventOutcome)
+	e := s.take(api.EventOutcome)
 	e.Sequence, e.Rows, e.Bytes, e.Status, e.SQLState = p.sequence, o.Rows, o.Bytes, o.Status, o.SQLState
 	for i := range o.Masked {
 		m := &o.Masked[i]
@@ -195,7 +195,7 @@ func (p *pass) Done(o Outcome) (Ticket, error) {
 	}
 	s.rows.Add(o.Rows)
 	s.bytes.Add(o.Bytes)
-	t, err := s.cfg.Evidence.Append(&e)
+	t, err := s.put(e)
 	if err != nil {
 		return 0, evidenceRefusal(err)
 	}

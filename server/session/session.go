@@ -28,8 +28,8 @@ type Decider interface {
 	Show(policy.Request, policy.Tag) policy.Showing
 }
 
-// Evidence is the append-only record. Append does no I/O; Wait blocks until
-// what it stands for is durable. An error of either means that the evidence is
+// Evidence is the append-only record. Append does no I/O and does not keep the
+// event; Wait blocks until what it stands for is durable. An error of either means that the evidence is
 // failing and nothing may run.
 type Evidence interface {
 	Append(*api.Event) (ticket uint64, err error)
@@ -115,6 +115,7 @@ type Config struct {
 type Session struct {
 	cfg    Config
 	opened time.Time
+	leaf   api.Event // what every leaf of this session says
 
 	mu       sync.Mutex // guards what Admit and Check share: sequence, cache
 	sequence uint64
@@ -135,7 +136,8 @@ var _ Gate = (*Session)(nil)
 // Open writes the session's first leaf and returns when it is durable: no
 // session exists that the evidence does not know.
 func Open(ctx context.Context, cfg Config) (*Session, error) {
-	s := &Session{cfg: cfg, opened: cfg.Now()}
+	s := &Session{cfg: cfg, opened: cfg.Now(), leaf: api.Event{Principal: cfg.Principal.ID(), Name: cfg.Principal.Name, Login: cfg.Login,
+		Source: sourceText(cfg.Source), Via: cfg.Via, Target: cfg.Target.Name, Grant: cfg.Grant, Session: cfg.Name, Purpose: cfg.Purpose}}
 	e := s.event(api.EventSessionOpen)
 	e.Groups = cfg.Principal.Groups
 	e.Attrs = map[string]string{"database": cfg.Database, "application": cfg.App, "evidence": s.mode()}
@@ -551,7 +553,7 @@ func (s *Session) recordStatement(p *pass, approved []api.EventApproved) (uint64
 	s.sequence++
 	p.sequence = s.sequence
 	s.mu.Unlock()
-	e := s.event(api.EventStatement)
+	e := s.take(api.EventStatement)
 	e.Sequence, e.Statement, e.Fingerprint = p.sequence, st.Shape, st.Fingerprint
 	e.Command, e.Class, e.Tables = st.Kind, string(st.Class), st.Tables
 	e.Verdict, e.Rules, e.Policy = p.verdict.Effect.String(), p.verdict.Rules, p.verdict.Digest
@@ -565,7 +567,7 @@ func (s *Session) recordStatement(p *pass, approved []api.EventApproved) (uint64
 			return 0, err
 		}
 	}
-	return s.cfg.Evidence.Append(&e)
+	return s.put(e)
 }
 
 // tagged are the tagged columns that a statement reads or writes, and their tags.
@@ -608,9 +610,29 @@ func values(params []policy.Param) [][]byte {
 
 // event is a leaf with what every leaf of a session says.
 func (s *Session) event(kind string) api.Event {
-	c := &s.cfg
-	return api.Event{Kind: kind, Principal: c.Principal.ID(), Name: c.Principal.Name, Login: c.Login, Source: sourceText(c.Source), Via: c.Via,
-		Target: c.Target.Name, Grant: c.Grant, Session: c.Name, Purpose: c.Purpose}
+	e := s.leaf
+	e.Kind = kind
+	return e
+}
+
+// events are leaves that statements filled in and the evidence took: each
+// statement needs two, and they are large.
+var events = sync.Pool{New: func() any { return new(api.Event) }}
+
+// take is event, to be appended by put.
+func (s *Session) take(kind string) *api.Event {
+	e := events.Get().(*api.Event)
+	*e = s.leaf
+	e.Kind = kind
+	return e
+}
+
+// put appends an event that was taken; it must not be used any more.
+func (s *Session) put(e *api.Event) (uint64, error) {
+	t, err := s.cfg.Evidence.Append(e)
+	*e = api.Event{} // or the pool would keep a statement's text alive
+	events.Put(e)
+	return t, err
 }
 
 func sourceText(a netip.AddrPort) string {
