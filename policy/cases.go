@@ -2,7 +2,6 @@ package policy
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/netip"
@@ -95,17 +94,27 @@ func (f *caseFacts) facts() *Facts {
 
 // CaseResult is how one test case came out.
 type CaseResult struct {
-	Name    string   `json:"name"`
-	Line    int      `json:"line"`
-	Passed  bool     `json:"passed"`
-	Wrong   []string `json:"wrong,omitempty"` // what differs, in words
-	Verdict string   `json:"verdict"`
-	Rules   []string `json:"rules,omitempty"`
-	Reason  string   `json:"reason,omitempty"`
+	Name    string       `json:"name"`
+	Line    int          `json:"line"`
+	Passed  bool         `json:"passed"`
+	Wrong   []Difference `json:"wrong,omitempty"`
+	Verdict string       `json:"verdict"`
+	Rules   []string     `json:"rules,omitempty"`
+	Reason  string       `json:"reason,omitempty"`
+	Hint    string       `json:"hint,omitempty"`
 	// Masked are the tagged columns that the statement reads (all of the
 	// target's, if it is not known which) and that would be masked, with the method.
 	Masked map[string]string `json:"masked,omitempty"`
 }
+
+// Difference is one thing that a test case wants otherwise than it is.
+type Difference struct {
+	What string `json:"what"` // verdict, rule, a column's name, …
+	Want string `json:"want"`
+	Have string `json:"have"`
+}
+
+func (d Difference) String() string { return d.What + " is " + d.Have + ", want " + d.Want }
 
 // RunCases decides the cases of a file against a set, without a server: each
 // names a principal, a target and a statement (or its facts), and the verdict,
@@ -292,26 +301,26 @@ func run(set *Set, c *testCase, reqs []Request) CaseResult {
 	if r.Name == "" {
 		r.Name = strings.TrimSpace(c.Principal + " " + c.Action + " " + c.Statement)
 	}
-	r.Verdict, r.Rules, r.Reason = v.Effect.String(), v.Rules, v.Reason
+	r.Verdict, r.Rules, r.Reason, r.Hint = v.Effect.String(), v.Rules, v.Reason, v.Hint
 	r.compare(set, c, v, reqs[0])
 	r.same("missing", c.Missing, missing)
 	if c.Grant != 0 && time.Duration(c.Grant) != grantFor {
-		r.wrong("grantFor is %s, want %s", Duration(grantFor), c.Grant)
+		r.wrong("grantFor", c.Grant.String(), Duration(grantFor).String())
 	}
 	r.Passed = len(r.Wrong) == 0
 	return r
 }
 
-func (r *CaseResult) wrong(format string, args ...any) {
-	r.Wrong = append(r.Wrong, fmt.Sprintf(format, args...))
+func (r *CaseResult) wrong(what, want, have string) {
+	r.Wrong = append(r.Wrong, Difference{What: what, Want: want, Have: have})
 }
 
 func (r *CaseResult) compare(set *Set, c *testCase, v Verdict, req Request) {
 	if r.Verdict != c.Verdict {
-		r.wrong("verdict is %s by %s (%s), want %s", r.Verdict, strings.Join(v.Rules, ", "), v.Reason, c.Verdict)
+		r.wrong("verdict", c.Verdict, r.Verdict)
 	}
 	if c.Rule != "" && (len(v.Rules) == 0 || v.Rules[0] != c.Rule) {
-		r.wrong("rule is %s, want %s", strings.Join(v.Rules, ", "), c.Rule)
+		r.wrong("rule", c.Rule, strings.Join(v.Rules, ", "))
 	}
 	if c.Cures != nil {
 		have := make([]string, len(v.Cures))
@@ -321,10 +330,10 @@ func (r *CaseResult) compare(set *Set, c *testCase, v Verdict, req Request) {
 		r.same("cures", c.Cures, have)
 	}
 	if c.Rows != nil && *c.Rows != v.RowLimit {
-		r.wrong("rowLimit is %d, want %d", v.RowLimit, *c.Rows)
+		r.wrong("rowLimit", strconv.FormatInt(*c.Rows, 10), strconv.FormatInt(v.RowLimit, 10))
 	}
 	if c.Says != "" && !strings.Contains(v.Reason, c.Says) && !strings.Contains(v.Hint, c.Says) {
-		r.wrong("it says %q and %q, want %q in one of them", v.Reason, v.Hint, c.Says)
+		r.wrong("reason or hint", "… "+c.Says+" …", v.Reason+"; "+v.Hint)
 	}
 	for _, column := range slices.Sorted(maps.Keys(c.Masked)) {
 		r.shown(set, req, column, c.Masked[column])
@@ -339,7 +348,7 @@ func (r *CaseResult) same(what string, want, have []string) {
 		return
 	}
 	if !slices.Equal(want, have) {
-		r.wrong("%s are [%s], want [%s]", what, strings.Join(have, ", "), strings.Join(want, ", "))
+		r.wrong(what, "["+strings.Join(want, ", ")+"]", "["+strings.Join(have, ", ")+"]")
 	}
 }
 
@@ -354,7 +363,7 @@ func (r *CaseResult) shown(set *Set, req Request, column, want string) {
 		}
 	}
 	if have != want {
-		r.wrong("%s is shown %s, want %s", column, clearOr(have), clearOr(want))
+		r.wrong(column, clearOr(want), clearOr(have))
 	}
 }
 
@@ -362,7 +371,7 @@ func clearOr(method string) string {
 	if method == "" {
 		return "clear"
 	}
-	return "by " + method
+	return "masked by " + method
 }
 
 // masks are the masked columns among those that a request reads.
@@ -378,4 +387,12 @@ func masks(set *Set, req Request) map[string]string {
 		}
 	}
 	return out
+}
+
+// IsCases reports whether a file is one of test cases by its name, NAME.cases.yaml
+// (or .yml): such files lie beside the resources that they test, and are not
+// resources themselves.
+func IsCases(file string) bool {
+	file = strings.ToLower(file)
+	return strings.HasSuffix(file, ".cases.yaml") || strings.HasSuffix(file, ".cases.yml")
 }

@@ -59,7 +59,7 @@ func TestPolicyPage(t *testing.T) {
 	}
 	for _, r := range results {
 		if !r.Passed {
-			t.Errorf("%s: %s", r.Name, strings.Join(r.Wrong, "; "))
+			t.Errorf("%s: %v", r.Name, r.Wrong)
 		}
 	}
 }

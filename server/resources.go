@@ -332,7 +332,7 @@ func readFolder(dir string) ([]api.File, error) {
 	var out []api.File
 	for _, e := range entries {
 		ext := filepath.Ext(e.Name())
-		if e.IsDir() || ext != ".yaml" && ext != ".yml" && ext != ".cedar" {
+		if e.IsDir() || ext != ".yaml" && ext != ".yml" && ext != ".cedar" || policy.IsCases(e.Name()) {
 			continue
 		}
 		b, err := os.ReadFile(filepath.Join(dir, e.Name()))

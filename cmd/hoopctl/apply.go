@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/hoopctl/hoopctl/policy"
 	"github.com/hoopctl/hoopctl/server/api"
 )
 
@@ -144,6 +145,9 @@ func resourceFiles(root string) ([]api.File, error) {
 		}
 		if path != root && !slices.Contains([]string{".yaml", ".yml", ".cedar"}, strings.ToLower(filepath.Ext(path))) {
 			return nil
+		}
+		if path != root && policy.IsCases(path) {
+			return nil // what `policy test` reads
 		}
 		b, err := os.ReadFile(path)
 		if err != nil {
