@@ -530,7 +530,7 @@ func (v *verifier) judge() {
 		r.add(Problem{Status: Stale, What: fmt.Sprintf("the newest leaf is of %s: this is not the log as it is now, or its server stands still", r.Last.Format(time.RFC3339))})
 	}
 	if r.Status == Intact || r.Status == Stale {
-		r.Proved = append(r.Proved, fmt.Sprintf("the %d leaves up to the checkpoint are those that log %s signed, in order, whole", v.cp.Size, v.cp.Origin))
+		r.Proved = append(r.Proved, fmt.Sprintf("the checkpoint covers what log %s signed, in order, whole: %s", v.cp.Origin, counted(int(v.cp.Size), "leaf", "leaves")))
 		if len(v.o.Seen) > 0 {
 			r.Proved = append(r.Proved, "nothing that an earlier look saw was changed or removed")
 		}

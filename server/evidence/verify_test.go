@@ -598,9 +598,9 @@ func TestVerifyApprovals(t *testing.T) {
 		status Status
 		words  string
 	}{
-		{"by an enrolled key", ca, nil, func(o *Options, k *ecdsa.PrivateKey) { o.Approvers = []crypto.PublicKey{&k.PublicKey} }, Intact, "Proved: 1 answers"},
-		{"by the broker's CA", ca, nil, nil, Intact, "Asserted: 1 answers"},
-		{"no signature", ca, func(e *api.Event) { e.Signature = "" }, nil, Intact, "carry no signature"},
+		{"by an enrolled key", ca, nil, func(o *Options, k *ecdsa.PrivateKey) { o.Approvers = []crypto.PublicKey{&k.PublicKey} }, Intact, "Proved: 1 answer of an approver, signed by"},
+		{"by the broker's CA", ca, nil, nil, Intact, "Asserted: 1 answer of an approver, signed under"},
+		{"no signature", ca, func(e *api.Event) { e.Signature = "" }, nil, Intact, "1 answer of an approver, without a signature"},
 		{"by another CA", other, nil, nil, Tampered, "was not issued by"},
 		{"a no turned into a yes", ca, func(e *api.Event) { e.Verdict = "deny" }, nil, Tampered, "does not belong"},
 		{"for another request", ca, func(e *api.Event) { e.Request = "r-2" }, nil, Tampered, "does not belong"},

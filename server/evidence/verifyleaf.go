@@ -300,16 +300,26 @@ func (c *leafChecker) checkOpen(file string, rec record) {
 func (c *leafChecker) finish() {
 	r := c.report
 	if c.proved > 0 {
-		r.Proved = append(r.Proved, fmt.Sprintf("%d answers of approvers were signed by their enrolled keys", c.proved))
+		r.Proved = append(r.Proved, answersText(c.proved)+", signed by their enrolled keys")
 	}
 	if n := c.approved - c.proved; n > 0 {
 		how := "under certificates that chain to the broker's CA"
 		if c.o.CAs == nil {
 			how = "under the certificates beside them; no CA was given to check those"
 		}
-		r.Asserted = append(r.Asserted, fmt.Sprintf("%d answers of approvers are signed %s", n, how))
+		r.Asserted = append(r.Asserted, answersText(n)+", signed "+how)
 	}
 	if c.unsigned > 0 {
-		r.Asserted = append(r.Asserted, fmt.Sprintf("%d answers of approvers carry no signature", c.unsigned))
+		r.Asserted = append(r.Asserted, answersText(c.unsigned)+", without a signature")
 	}
+}
+
+func answersText(n int) string { return counted(n, "answer of an approver", "answers of approvers") }
+
+// counted is a number of things in words: "1 leaf", "2 leaves".
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
