@@ -506,7 +506,7 @@ func (p place) variables() []string {
 // tunnel begins in this process.
 // (https://www.postgresql.org/docs/15/libpq-connect.html#id-1.7.3.8.3.6)
 func (p place) uri() string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(p.User, p.Password), Path: "/" + p.Database}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(p.User, p.Password), Path: "/" + p.Database, RawPath: "/" + url.PathEscape(p.Database)}
 	q := url.Values{"sslmode": {"disable"}}
 	if filepath.IsAbs(p.Host) {
 		q.Set("host", p.Host)

@@ -120,9 +120,12 @@ func printObject(w io.Writer, format string, v any) error {
 }
 
 // blockStyle takes JSON's braces and quotes away; the encoder quotes again
-// where YAML needs it, because each scalar keeps its tag.
+// where YAML needs it, because each scalar keeps its tag. Words that were
+// booleans in YAML 1.1 keep their quotes for readers that still think so.
 func blockStyle(n *yaml.Node) {
-	n.Style = 0
+	if n.Style = 0; n.Tag == "!!str" && slices.Contains([]string{"y", "n", "yes", "no", "on", "off"}, strings.ToLower(n.Value)) {
+		n.Style = yaml.DoubleQuotedStyle
+	}
 	for _, c := range n.Content {
 		blockStyle(c)
 	}
