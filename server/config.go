@@ -57,6 +57,17 @@ type TLSConfig struct {
 type EvidenceConfig struct {
 	Dir        string   `yaml:"dir"`
 	Recipients []string `yaml:"recipients"` // age X25519 recipients of the auditors
+	// Witnesses cosign the log's head every 10 s if it grew, and when the server
+	// stops. They should be in other hands than the server.
+	Witnesses     []WitnessConfig `yaml:"witnesses"`
+	WitnessQuorum int             `yaml:"witnessQuorum"` // how many must cosign a checkpoint that is published as cosigned; default: more than half
+}
+
+// WitnessConfig is an independent cosigner of the evidence: hoopctl witness, or
+// whatever else speaks C2SP tlog-witness.
+type WitnessConfig struct {
+	URL string `yaml:"url"` // prefix of /add-checkpoint
+	Key string `yaml:"key"` // its verifier key
 }
 
 // IssuerConfig is an identity provider that the server believes.

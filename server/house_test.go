@@ -54,6 +54,7 @@ type house struct {
 	auditor  *age.X25519Identity
 	caFile   string
 	owned    *held
+	adjust   func(*server.Config) // of what the next start uses
 }
 
 const password = "correct horse battery staple"
@@ -94,7 +95,11 @@ func (h *house) startIDP() {
 // start starts the server on the house's folder; h.stop stops it in order.
 func (h *house) start() {
 	h.t.Helper()
-	s, err := server.New(h.config())
+	config := h.config()
+	if h.adjust != nil {
+		h.adjust(&config)
+	}
+	s, err := server.New(config)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func newAudit(a *app) *cobra.Command {
 		Use:     "audit",
 		Short:   "Search, follow and verify the evidence",
 		Example: "  hoopctl audit search --target clinic --since 24h\n  hoopctl audit verify",
-	}, newAuditSearch(a), newAuditTail(a), newAuditVerify(a))
+	}, newAuditSearch(a), newAuditTail(a), newAuditVerify(a), newAuditKeys(a))
 }
 
 // eventFlags are the filters of search and tail.
@@ -259,6 +259,7 @@ type verifyOptions struct {
 	ca             string
 	maxAge         time.Duration
 	skipRecordings bool
+	witnesses      witnessFlags
 }
 
 func newAuditVerify(a *app) *cobra.Command {
@@ -272,7 +273,9 @@ key was pinned at login, or is given with --log-key, and the last checkpoint tha
 this machine saw must still be in the log. It says what it proved, what only the
 broker asserts, and what it could not tell. 125: it could not run.`,
 		Example: `  hoopctl audit verify
-  hoopctl audit verify /backup/evidence --log-key "$(cat log.vkey)"`,
+  hoopctl audit verify /backup/evidence --log-key "$(cat log.vkey)"
+  hoopctl audit verify --policy auditors.policy
+  hoopctl audit verify --witness "$(cat w1.vkey)" --witness "$(cat w2.vkey)" --quorum 1`,
 		Args: takes(0, 1, "at most a folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkFormat(a.format(), oneFormats); err != nil {
@@ -300,7 +303,8 @@ broker asserts, and what it could not tell. 125: it could not run.`,
 	f.StringVar(&o.logKey, "log-key", "", "the log's verifier key, from out of band (default: the one pinned at login)")
 	f.StringVar(&o.approvers, "approvers", "", "file of the approvers' own public keys (authorized_keys): answers that they signed are proved")
 	f.StringVar(&o.ca, "client-ca", "", "PEM file of the authority that signs logins: answers are checked to chain to it")
-	f.DurationVar(&o.maxAge, "max-age", 0, "stale if the newest event is older than this")
+	f.DurationVar(&o.maxAge, "max-age", 0, "stale if the newest event, or the witnesses' newest word, is older than this (10m for a running server with witnesses)")
+	o.witnesses.flags(f)
 	f.BoolVar(&o.skipRecordings, "skip-recordings", false, "leave the recordings' frames unread")
 	return cmd
 }
@@ -316,11 +320,19 @@ func verifyFailed(ctx context.Context, err error) error {
 }
 
 func (a *app) verify(ctx context.Context, o verifyOptions) (*evidence.Report, error) {
+	policy, err := o.witnesses.policy()
+	if err != nil {
+		return nil, err
+	}
+	if policy != nil && len(policy.Logs) == 1 && o.logKey == "" {
+		o.logKey = policy.Logs[0]
+	}
 	src, key, err := a.evidenceSource(ctx, o.dir, o.logKey)
 	if err != nil {
 		return nil, err
 	}
 	options := evidence.Options{LogKey: key, Fresh: o.maxAge, Now: a.now(), SkipRecordings: o.skipRecordings}
+	o.witnesses.apply(&options, policy, o.dir == "")
 	if options.Approvers, err = readApprovers(o.approvers); err != nil {
 		return nil, err
 	}
@@ -427,7 +439,7 @@ func (a *app) printReport(r *evidence.Report) error {
 	w := a.out
 	fmt.Fprintf(w, "%s: %s\n", printable(r.Origin), strings.ToUpper(r.Status.String()))
 	if err := fields(w, "Events", fmt.Sprint(r.Leaves), "Signed", fmt.Sprint(r.Signed), "Sessions", fmt.Sprint(r.Sessions), "Frames", fmt.Sprint(r.Frames),
-		"First", stamp(r.First), "Last", stamp(r.Last), "Root", r.Root); err != nil {
+		"Witnessed", witnessedText(r), "First", stamp(r.First), "Last", stamp(r.Last), "Root", r.Root); err != nil {
 		return err
 	}
 	section := func(title string, lines []string) {

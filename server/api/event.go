@@ -28,6 +28,7 @@ const (
 	EventRecovery     = "recovery" // the log was opened after a crash; says what was cut
 	EventSealed       = "sealed"   // a recording was sealed
 	EventRefused      = "refused"  // a connection or call was refused before a session began
+	EventWitness      = "witness"  // a witness refused a checkpoint: it contradicts what it saw before
 )
 
 // Event is one leaf of the evidence's timeline: who, when, what. It never

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -43,7 +44,21 @@ type Config struct {
 	Checkpoint   time.Duration // how often the head is signed while the log grows; default 1 s
 	Retry        time.Duration // how often a failed log tries to heal; default 1 s
 
+	// Witnesses cosign the head every CosignEvery if the log grew, and when it is
+	// closed. A checkpoint is published as cosigned when WitnessQuorum of them
+	// (0: more than half) have done so. One that does not answer holds nothing up.
+	Witnesses     []WitnessConf
+	WitnessQuorum int
+	WitnessHTTP   *http.Client  // nil: one that follows no redirects
+	CosignEvery   time.Duration // default 10 s
+
 	disk disk // nil is the local disk
+}
+
+// WitnessConf is a witness that a log asks.
+type WitnessConf struct {
+	URL string // prefix of /add-checkpoint
+	Key string // its verifier key
 }
 
 // Limits of what may wait in memory for the disk.
@@ -89,6 +104,7 @@ func (c *Config) defaults() error {
 	setDefault(&c.Heartbeat, time.Minute)
 	setDefault(&c.Checkpoint, time.Second)
 	setDefault(&c.Retry, time.Second)
+	setDefault(&c.CosignEvery, 10*time.Second)
 	if c.SegmentBytes > maxSegment/2 {
 		return fmt.Errorf("evidence: segments of %d bytes are larger than %d", c.SegmentBytes, maxSegment/2)
 	}
@@ -112,6 +128,7 @@ type Log struct {
 	recipients []age.Recipient
 	behind     *follower
 	index      *index
+	witnesses  *cosigners
 
 	mu      sync.Mutex
 	room    sync.Cond // signalled when pending was taken
@@ -416,7 +433,9 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	close(l.quit)
 	l.wg.Wait()
-	return errors.Join(err, l.leaves.finish(), l.frames.finish(), l.behind.close(), l.index.close(), l.lock.Close())
+	err = errors.Join(err, l.leaves.finish(), l.frames.finish(), l.behind.close())
+	l.lastCosign()
+	return errors.Join(err, l.index.close(), l.lock.Close())
 }
 
 // beat appends a heartbeat: it says that the log was alive, and binds all

@@ -41,6 +41,9 @@ func Open(cfg Config) (*Log, error) {
 	l := &Log{cfg: cfg, recipients: recipients, clock: newClock(cfg.Now, cfg.Elapsed, cfg.ClockStep),
 		wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), quit: make(chan struct{}), spareLeaves: make(buffers, 4), spareFrames: make(buffers, 4)}
 	l.room.L = &l.mu
+	if l.witnesses, err = newCosigners(l, &cfg); err != nil {
+		return nil, err
+	}
 	if err := l.prepare(); err != nil {
 		return nil, fmt.Errorf("open the evidence in %s: %w", cfg.Dir, err)
 	}
@@ -119,6 +122,9 @@ func (l *Log) recover() (leaves, frames *recovered, err error) {
 	if err = leaves.undoLast(l.path("log"), frames.next); err != nil {
 		return nil, nil, err
 	}
+	if err = l.checkCosigned(cp, leaves.next); err != nil {
+		return nil, nil, err
+	}
 	l.behind = newFollower(l.cfg.Dir, Origin(l.cfg.Node), l.signer, l.spareLeaves, l.cfg.Logger)
 	return leaves, frames, l.behind.restore(cp, leaves.headers, leaves.next)
 }
@@ -147,6 +153,10 @@ func (l *Log) begin(leaves, frames *recovered) error {
 	l.wg.Add(2)
 	go l.run()
 	go l.tick()
+	if len(l.witnesses.list) > 0 {
+		l.wg.Add(1)
+		go l.watchWitnesses()
+	}
 	return l.Flush(context.Background())
 }
 
@@ -258,13 +268,28 @@ func loadKey(path, origin string) (note.Signer, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("the log's signing key: %w", err)
 	}
+	s, vkey, err := parseKey(path, b)
+	if err == nil && s.Name() != origin {
+		err = fmt.Errorf("the signing key in %s is of log %q, this log is %q: give this node its own key file", path, s.Name(), origin)
+	}
+	return s, vkey, err
+}
+
+// LogKeyOf is the verifier key that belongs to the signing key in a file.
+func LogKeyOf(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("the log's signing key: %w", err)
+	}
+	_, vkey, err := parseKey(path, b)
+	return vkey, err
+}
+
+func parseKey(path string, b []byte) (note.Signer, string, error) {
 	skey := strings.TrimSpace(string(b))
 	s, err := note.NewSigner(skey)
 	if err != nil {
 		return nil, "", fmt.Errorf("the log's signing key in %s: %w", path, err)
-	}
-	if s.Name() != origin {
-		return nil, "", fmt.Errorf("the signing key in %s is of log %q, this log is %q: give this node its own key file", path, s.Name(), origin)
 	}
 	parts := strings.SplitN(skey, "+", 5) // PRIVATE+KEY+name+hash+base64, and base64 may hold a plus
 	raw, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
@@ -272,7 +297,7 @@ func loadKey(path, origin string) (note.Signer, string, error) {
 		return nil, "", fmt.Errorf("the signing key in %s holds no Ed25519 seed", path)
 	}
 	public := ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey)
-	vkey, err := note.NewEd25519VerifierKey(origin, public)
+	vkey, err := note.NewEd25519VerifierKey(s.Name(), public)
 	return s, vkey, err
 }
 

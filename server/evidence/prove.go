@@ -29,11 +29,7 @@ const proofHeader = "c2sp.org/tlog-proof@v1"
 // Prove makes the proof of one leaf from the files of a source. The leaf must
 // be covered by the checkpoint, whose signature is checked with logKey.
 func Prove(ctx context.Context, src Source, logKey string, index uint64) (*Proof, error) {
-	note, err := readFile(ctx, src, "checkpoint", 1<<20)
-	if err != nil {
-		return nil, fmt.Errorf("prove leaf %d: %w", index, err)
-	}
-	cp, err := ParseCheckpoint(note, logKey)
+	cp, err := headFor(ctx, src, logKey, index+1)
 	if err != nil {
 		return nil, fmt.Errorf("prove leaf %d: %w", index, err)
 	}
@@ -42,6 +38,28 @@ func Prove(ctx context.Context, src Source, logKey string, index uint64) (*Proof
 		return nil, fmt.Errorf("prove leaf %d: %w", index, err)
 	}
 	return p, nil
+}
+
+// headFor is the checkpoint to prove something from: the cosigned one if it
+// covers that many leaves, else the newest.
+func headFor(ctx context.Context, src Source, logKey string, leaves uint64) (Checkpoint, error) {
+	for _, name := range []string{cosignedPath, "checkpoint"} {
+		signed, err := readFile(ctx, src, name, 1<<20)
+		if errors.Is(err, fs.ErrNotExist) && name == cosignedPath {
+			continue
+		}
+		if err != nil {
+			return Checkpoint{}, err
+		}
+		cp, err := ParseCheckpoint(signed, logKey)
+		if err != nil {
+			return Checkpoint{}, fmt.Errorf("%s: %w", name, err)
+		}
+		if cp.Size >= leaves || name == "checkpoint" {
+			return cp, nil
+		}
+	}
+	return Checkpoint{}, fmt.Errorf("there is no checkpoint: %w", fs.ErrNotExist)
 }
 
 func prove(ctx context.Context, src Source, cp Checkpoint, index uint64) (*Proof, error) {

@@ -244,6 +244,12 @@ func TestProofPassesAnotherVerifier(t *testing.T) {
 
 func python(t *testing.T, key string, p *Proof) (string, error) {
 	t.Helper()
+	return pythonWith(t, []string{key}, p, "0")
+}
+
+// pythonWith asks for that many cosignatures by the keys.
+func pythonWith(t *testing.T, keys []string, p *Proof, witnesses string) (string, error) {
+	t.Helper()
 	const script = "../../testdata/evidence/verify_tlog_proof.py"
 	interpreter := "/usr/bin/python3"
 	if err := exec.Command(interpreter, "-c", "import cryptography").Run(); err != nil {
@@ -251,12 +257,12 @@ func python(t *testing.T, key string, p *Proof) (string, error) {
 	}
 	dir := t.TempDir()
 	names := []string{filepath.Join(dir, "policy.txt"), filepath.Join(dir, "record.json"), filepath.Join(dir, "record.tlog-proof")}
-	for i, content := range [][]byte{[]byte(key + "\n"), p.Leaf, p.Text} {
+	for i, content := range [][]byte{[]byte(strings.Join(keys, "\n") + "\n"), p.Leaf, p.Text} {
 		if err := os.WriteFile(names[i], content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	out, err := exec.Command(interpreter, append(append([]string{script}, names...), "0")...).CombinedOutput()
+	out, err := exec.Command(interpreter, append(append([]string{script}, names...), witnesses)...).CombinedOutput()
 	return string(out), err
 }
 

@@ -199,7 +199,7 @@ type durablePart struct {
 func published(name string) bool {
 	top, _, _ := strings.Cut(name, "/")
 	switch top {
-	case "checkpoint", timeline.dir(), payload.dir(), "tile":
+	case "checkpoint", cosignedPath, timeline.dir(), payload.dir(), "tile":
 		return true
 	case "keys":
 		return path.Ext(name) == ".key"

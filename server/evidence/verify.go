@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"path"
 	"slices"
 	"strconv"
@@ -30,7 +31,14 @@ type Options struct {
 	// notes. The log must still hold what they cover: this is what tells a
 	// rollback or a rewrite by whoever has the log's key.
 	Seen [][]byte
-	// Fresh is how old the newest leaf may be at Now; 0 does not care.
+	// Policy names the witnesses that must have cosigned. Nil trusts the log's key
+	// alone.
+	Policy *Policy
+	// Ask asks those of them whose URL the policy knows for what they know now;
+	// nil asks nobody.
+	Ask *http.Client
+	// Fresh is how old the newest leaf, and with a Policy the newest word of the
+	// witnesses, may be at Now; 0 does not care.
 	Fresh time.Duration
 	Now   time.Time
 	// CAs are the certificate authorities that approvers' certificates must
@@ -98,20 +106,22 @@ func (p Problem) String() string {
 
 // Report is what a verification established.
 type Report struct {
-	Status     Status    `json:"status"`
-	Origin     string    `json:"origin"`
-	Leaves     uint64    `json:"leaves"`         // that were read and checked
-	Signed     uint64    `json:"signed"`         // of these, covered by the signed checkpoint
-	Root       string    `json:"root,omitempty"` // of the signed checkpoint, base64
-	First      time.Time `json:"first,omitzero"`
-	Last       time.Time `json:"last,omitzero"`
-	Frames     uint64    `json:"frames"`
-	Sessions   int       `json:"sessions"`
-	Problems   []Problem `json:"problems,omitempty"`
-	Proved     []string  `json:"proved,omitempty"`   // holds whoever runs the broker, given what was trusted
-	Asserted   []string  `json:"asserted,omitempty"` // the broker says so
-	Unknown    []string  `json:"unknown,omitempty"`  // could not be told
-	Checkpoint []byte    `json:"-"`                  // the signed note; remember it for the next time
+	Status      Status    `json:"status"`
+	Origin      string    `json:"origin"`
+	Leaves      uint64    `json:"leaves"`               // that were read and checked
+	Signed      uint64    `json:"signed"`               // of these, covered by the signed checkpoint
+	Witnessed   uint64    `json:"witnessed,omitempty"`  // of these, covered by what a quorum of witnesses cosigned
+	WitnessedAt time.Time `json:"witnessedAt,omitzero"` // by then they had seen it
+	Root        string    `json:"root,omitempty"`       // of the signed checkpoint, base64
+	First       time.Time `json:"first,omitzero"`
+	Last        time.Time `json:"last,omitzero"`
+	Frames      uint64    `json:"frames"`
+	Sessions    int       `json:"sessions"`
+	Problems    []Problem `json:"problems,omitempty"`
+	Proved      []string  `json:"proved,omitempty"`   // holds whoever runs the broker, given what was trusted
+	Asserted    []string  `json:"asserted,omitempty"` // the broker says so
+	Unknown     []string  `json:"unknown,omitempty"`  // could not be told
+	Checkpoint  []byte    `json:"-"`                  // the signed note; remember it for the next time
 }
 
 // maxProblems keeps a report of a ruined log readable.
@@ -134,6 +144,9 @@ func (r *Report) add(p Problem) {
 func Verify(ctx context.Context, src Source, o Options) (*Report, error) {
 	if o.LogKey == "" {
 		return nil, errors.New("verify the evidence: no log key; it is pinned at login, or given by the server's operator (hoopctl prints it at start)")
+	}
+	if o.Policy != nil && len(o.Policy.Logs) > 0 && !slices.Contains(o.Policy.Logs, o.LogKey) {
+		return nil, errors.New("verify the evidence: the policy does not name this log's key")
 	}
 	v := &verifier{ctx: ctx, src: src, o: o, report: &Report{}, files: map[string]int64{}}
 	if err := v.run(); err != nil {
@@ -160,6 +173,8 @@ type verifier struct {
 	scratch  []byte
 	leaves   leafChecker
 	frames   uint64 // that the timeline's marks need
+	cosigned uint64 // size of the cosigned checkpoint
+	vouched  vouched
 }
 
 // rootMark is a root that somebody signed for a size.
@@ -198,6 +213,9 @@ func (v *verifier) run() error {
 
 // readHeads reads the checkpoint, and those remembered.
 func (v *verifier) readHeads() error {
+	if err := v.readCosigned(); err != nil {
+		return err
+	}
 	note, err := readFile(v.ctx, v.src, "checkpoint", 1<<20)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -213,6 +231,11 @@ func (v *verifier) readHeads() error {
 		v.signed = true
 		v.report.Checkpoint, v.report.Signed, v.report.Root = note, v.cp.Size, v.cp.Root.String()
 		v.marks = append(v.marks, rootMark{v.cp.Size, v.cp.Root, "the signed checkpoint"})
+		v.vouch("checkpoint", v.cp)
+		if v.cosigned > v.cp.Size {
+			v.report.add(Problem{Status: Tampered, File: "checkpoint",
+				What: fmt.Sprintf("rolled back: it covers %d leaves, the cosigned one beside it %d", v.cp.Size, v.cosigned)})
+		}
 	}
 	for _, note := range v.o.Seen {
 		cp, err := ParseCheckpoint(note, v.o.LogKey)
@@ -226,7 +249,7 @@ func (v *verifier) readHeads() error {
 		}
 	}
 	slices.SortStableFunc(v.marks, func(a, b rootMark) int { return cmp.Compare(a.size, b.size) })
-	return nil
+	return v.consult()
 }
 
 // sort books the files and names those that do not belong.
@@ -252,7 +275,7 @@ func (v *verifier) sort(list []api.EvidenceFile) {
 func expected(name string) bool {
 	top, rest, _ := strings.Cut(name, "/")
 	switch top {
-	case "checkpoint":
+	case "checkpoint", cosignedPath:
 		return rest == ""
 	case "tile":
 		n, err := strconv.Atoi(rest)
@@ -535,7 +558,8 @@ func (v *verifier) judge() {
 			r.Proved = append(r.Proved, "nothing that an earlier look saw was changed or removed")
 		}
 	}
-	if len(v.o.Seen) == 0 {
+	v.judgeWitnesses()
+	if len(v.o.Seen) == 0 && v.vouched.size == 0 {
 		r.Unknown = append(r.Unknown, "whether the operator rewrote the log before anyone else remembered it: no earlier checkpoint and no witness was given (intact as far as this log key can tell)")
 	}
 	if extra := r.Leaves - min(r.Leaves, v.cp.Size); extra > 0 && v.signed {
