@@ -214,6 +214,35 @@ func TestT39_WordsInACommentChangeNothing(t *testing.T) {
 	}
 }
 
+func TestTokens(t *testing.T) {
+	for text, want := range map[string]string{
+		"5!=-3":              "5 !=- 3", // a strong character lets an operator end in -
+		"5<>-3":              "5 <> - 3",
+		"3*-2":               "3 * - 2",
+		"a--b\n+c":           "a + c",
+		"a+/*x*/b":           "a + b",
+		"@-@ ->> => :: := ":  "@-@ ->> => :: :=",
+		"1..2 1.5.x .5e-3":   "1 .. 2 1.5 . x .5e-3",
+		"0x1F 1_000 1e5x":    "0x1F 1_000 1e5 x",
+		"$1a $1$2":           "$1 a $1 $2",
+		"a$1 $a$b$a$c":       "a$1 $a$b$a$ c",
+		"E'\\'' n'x' b'1'":   "E'\\'' n'x' b'1'",
+		"x 'a'\n'b' 'c' 'd'": "x 'a'\n'b' 'c' 'd'",
+		"B'1''0'":            "B'1' '0'", // no doubling in bit strings
+		`U&"a""b" U& "c"`:    `U&"a""b" U & "c"`,
+		"é$ ü":               "é$ ü",
+	} {
+		l := lexer{src: text}
+		var got []string
+		for k := l.next(); k.kind != kEOF; k = l.next() {
+			got = append(got, text[k.start:k.end])
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: %q, want %q", text, strings.Join(got, " "), want)
+		}
+	}
+}
+
 func TestShape(t *testing.T) {
 	for text, want := range map[string]string{
 		"SELECT  *\nFROM t -- x\nWHERE a='b'":                       "select * from t where a = ?",

@@ -17,6 +17,8 @@ SELECT j.id FROM patients JOIN visits USING (id) AS j;
 --> SELECT read; tables patients visits; reads patients.id visits.id; tests patients.id visits.id
 SELECT name FROM patients NATURAL JOIN visits;
 --> SELECT read; tables patients visits; reads patients.name visits.name; tests patients.* visits.*
+SELECT z FROM (SELECT ssn AS z FROM patients) s NATURAL JOIN visits;
+--> SELECT read; tables patients visits; reads patients.ssn visits.z; tests patients.ssn visits.*
 SELECT j.a FROM (patients p JOIN visits v ON p.id = v.patient_id) AS j(a, b);
 --> SELECT read; tables patients visits; reads patients.* patients.id visits.* visits.patient_id; tests patients.id visits.patient_id
 SELECT x.ssn FROM (patients p JOIN visits v ON p.id = v.patient_id) AS x;

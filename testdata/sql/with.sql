@@ -35,6 +35,8 @@ WITH i AS (INSERT INTO doctors (id, name) VALUES (9, 'x') RETURNING id) SELECT i
 --> INSERT write in SELECT; tables doctors; reads doctors.id; sets doctors.id doctors.name
 WITH d AS (DELETE FROM visits WHERE id = 3) UPDATE patients SET zip = '1' WHERE id = 3;
 --> DELETE write in UPDATE; where; tables patients visits; reads patients.id visits.id; tests patients.id visits.id; sets patients.zip
+WITH d AS (DELETE FROM visits WHERE id = 3) UPDATE patients SET zip = '1';
+--> UPDATE write; NO WHERE; tables patients visits; reads visits.id; tests visits.id; sets patients.zip
 WITH d AS (DELETE FROM visits) UPDATE patients SET zip = '1' WHERE id = 3;
 --> DELETE write in UPDATE; NO WHERE; tables patients visits; reads patients.id; tests patients.id; sets patients.zip
 WITH d AS (DELETE FROM visits RETURNING patient_id) INSERT INTO doctors (id) SELECT patient_id FROM d;
