@@ -27,6 +27,7 @@ type analysis struct {
 	looseSet marks // … otherwise than by equality with a constant
 	tested   marks // predicates since the innermost sub-query in an expression began
 	equals   map[int32][]Constant
+	leaks    channels
 
 	noted    map[noted]bool
 	mentions map[policy.Relation]bool

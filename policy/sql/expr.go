@@ -61,11 +61,17 @@ func (a *analysis) derived(sc *scope, with *ctes, n *pg.Node) set {
 		*pg.Node_String_, *pg.Node_Integer, *pg.Node_Float, *pg.Node_Boolean, *pg.Node_BitString:
 		return set{}
 	case *pg.Node_AExpr:
-		return a.operator(e.AExpr.GetName()).or(a.exprs(sc, with, e.AExpr.GetLexpr(), e.AExpr.GetRexpr()))
+		operands := a.exprs(sc, with, e.AExpr.GetLexpr(), e.AExpr.GetRexpr())
+		a.operated(e.AExpr, operands)
+		return a.operator(e.AExpr.GetName()).or(operands)
 	case *pg.Node_BoolExpr:
-		return a.exprs(sc, with, e.BoolExpr.GetArgs()...)
+		sets := a.each(sc, with, e.BoolExpr.GetArgs())
+		a.chosen(e.BoolExpr.GetArgs(), sets)
+		return a.union(sets...)
 	case *pg.Node_TypeCast:
-		return a.typeName(e.TypeCast.GetTypeName()).or(a.expr(sc, with, e.TypeCast.GetArg()))
+		s := a.expr(sc, with, e.TypeCast.GetArg())
+		a.converted(e.TypeCast, s)
+		return a.typeName(e.TypeCast.GetTypeName()).or(s)
 	case *pg.Node_FuncCall:
 		return a.call(sc, with, e.FuncCall)
 	case *pg.Node_AIndirection:
@@ -79,7 +85,9 @@ func (a *analysis) derived(sc *scope, with *ctes, n *pg.Node) set {
 	case *pg.Node_RowExpr:
 		return a.row(sc, with, e.RowExpr.GetArgs())
 	case *pg.Node_CoalesceExpr:
-		return a.exprs(sc, with, e.CoalesceExpr.GetArgs()...)
+		sets := a.each(sc, with, e.CoalesceExpr.GetArgs())
+		a.chosen(e.CoalesceExpr.GetArgs(), sets)
+		return a.union(sets...)
 	case *pg.Node_MinMaxExpr:
 		return a.exprs(sc, with, e.MinMaxExpr.GetArgs()...)
 	case *pg.Node_NullTest:
@@ -315,6 +323,7 @@ func (a *analysis) call(sc *scope, with *ctes, f *pg.FuncCall) set {
 	decides := a.sorting(sc, with, f.GetAggOrder()).or(a.expr(sc, with, f.GetAggFilter()))
 	a.tests(decides)
 	decides = decides.or(a.window(sc, with, f.GetOver()))
+	a.called(fn, f, sc, with, args)
 	switch fn.effect {
 	case aggregate:
 		a.facts.Aggregates = true

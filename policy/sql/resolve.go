@@ -73,6 +73,8 @@ type Lineage struct {
 	// Predicates are the columns that decide which rows there are, in which
 	// order, or which branch is taken.
 	Predicates []Predicate
+	// Leaks are the other ways by which a value can be told.
+	Leaks Leaks
 }
 
 // Output is one column of an answer.
@@ -142,7 +144,7 @@ func Resolve(text string, tree []byte, statement int, c Catalog) (facts *policy.
 }
 
 func (a *analysis) lineage() *Lineage {
-	l := &Lineage{Predicates: a.predicates()}
+	l := &Lineage{Predicates: a.predicates(), Leaks: a.leaked()}
 	for _, m := range a.moved {
 		l.Writes = append(l.Writes, Flow{To: reference(baseColumn{m.rel, m.name}), Sources: a.references(m.set), Unknown: m.set.unknown})
 	}

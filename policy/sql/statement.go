@@ -187,6 +187,7 @@ func (a *analysis) copyTable(s *pg.CopyStmt) {
 	sc.star = append(sc.star, sc.add(it))
 	if s.GetIsFrom() {
 		a.sets(it.rel, cols)
+		a.overwrites(it, cols...)
 		a.predicate(sc, nil, s.GetWhereClause())
 		return
 	}
@@ -265,6 +266,12 @@ func (a *analysis) utility(n *pg.Node) {
 	default:
 		v := judge(n)
 		a.command(v.name, v.class)
+		switch {
+		case n.GetAlterTableStmt() != nil:
+			a.altered(n.GetAlterTableStmt())
+		case n.GetIndexStmt() != nil:
+			a.indexed(n.GetIndexStmt())
+		}
 		a.literal = true
 		if m := inner(n); m != nil {
 			a.sweep(m, v.class.Rank() > policy.Read.Rank())

@@ -30,6 +30,7 @@ func (a *analysis) inserts(s *pg.InsertStmt, outer *scope, with *ctes) rows {
 	cols = a.inserted(it, cols, from)
 	a.sets(it.rel, cols)
 	a.flows(it.rel, cols, from)
+	a.fills(it, cols, s.GetSelectStmt())
 	a.writing("INSERT", false)
 	sc := &scope{parent: outer}
 	sc.star = append(sc.star, sc.add(it))
@@ -174,6 +175,7 @@ func (a *analysis) assignments(list []*pg.Node, it *item, sc *scope, with *ctes)
 			s = s.or(a.expr(sc, with, t.GetVal()))
 		}
 		a.sets(it.rel, []string{t.GetName()})
+		a.overwrites(it, t.GetName())
 		a.flows(it.rel, []string{t.GetName()}, rows{cols: []column{{set: s}}})
 	}
 }

@@ -26,9 +26,9 @@ CREATE TABLE x OF address;
 CREATE INDEX ON patients (ssn);
 --> CREATE INDEX schema; tables patients; literal
 CREATE UNIQUE INDEX CONCURRENTLY i ON patients USING btree (lower(name) DESC) INCLUDE (id) WHERE zip = '1';
---> CREATE INDEX schema; tables patients; calls lower; literal
+--> CREATE INDEX schema; tables patients; reads patients.name patients.zip; calls lower; literal
 CREATE INDEX i ON patients (my_function(ssn));
---> CREATE INDEX schema; tables patients; calls my_function; literal
+--> CREATE INDEX schema; tables patients; reads patients.ssn; calls my_function; literal
 CREATE SEQUENCE s START 5;
 --> CREATE SEQUENCE schema; tables s; literal
 CREATE SCHEMA app;
@@ -52,15 +52,15 @@ CREATE STATISTICS st (mcv) ON ssn, zip FROM visits;
 ALTER TABLE patients ADD COLUMN c text;
 --> ALTER TABLE schema; tables patients; literal
 ALTER TABLE patients ADD COLUMN g text GENERATED ALWAYS AS (ssn) STORED;
---> ALTER TABLE schema; tables patients; literal
+--> ALTER TABLE schema; tables patients; reads patients.ssn; literal
 ALTER TABLE patients DROP COLUMN ssn CASCADE;
 --> ALTER TABLE schema; tables patients; literal
 ALTER TABLE patients ALTER COLUMN zip TYPE int USING zip::int;
---> ALTER TABLE schema; tables patients; literal
+--> ALTER TABLE schema; tables patients; reads patients.zip; literal
 ALTER TABLE patients ALTER COLUMN zip SET DEFAULT 'x', ALTER COLUMN zip SET NOT NULL;
 --> ALTER TABLE schema; tables patients; literal
 ALTER TABLE patients ADD CONSTRAINT k CHECK (id > 0) NOT VALID;
---> ALTER TABLE schema; tables patients; literal
+--> ALTER TABLE schema; tables patients; reads patients.id; literal
 ALTER TABLE patients VALIDATE CONSTRAINT k;
 --> ALTER TABLE schema; tables patients; literal
 ALTER TABLE patients RENAME COLUMN ssn TO blood_group;
