@@ -107,7 +107,7 @@ func (s *Server) streamEvidenceFile(c *call, w http.ResponseWriter) error {
 type asker struct{ s *Server }
 
 func (a asker) Ask(ctx context.Context, q session.Question, opened func(session.Hold)) ([]session.Approved, error) {
-	ans, err := a.s.approvals.Ask(ctx, approval.Question{Spec: q.Spec, Expires: q.Expires, Detached: q.NoWait}, func(r api.Request) { opened(holdOf(r)) })
+	ans, err := a.s.approvals.Ask(ctx, approval.Question{Spec: q.Spec, Expires: q.Expires, Detached: q.NoWait, Resume: q.Resume}, func(r api.Request) { opened(holdOf(r)) })
 	if err == nil {
 		return approved(ans), nil
 	}

@@ -157,7 +157,7 @@ func (s *Server) openSession(ctx context.Context, p peer, hello session.Hello, t
 		Source: p.source, Via: p.via, Database: database(hello, t), App: hello.Application,
 		Policy: func() session.Decider { return s.resources.set() }, Approver: asker{s}, Evidence: s.evidence, Head: head, Masks: s.masks,
 		Live:   func() *session.Refusal { return s.liveness(p.principal, p.grant.Metadata.Name) },
-		Strict: t.spec.Evidence != "async", NoWait: noWait(p, hello, s.resources.service(p.principal)),
+		Strict: t.spec.Evidence != "async", NoWait: noWait(p, hello, s.resources.service(p.principal)), Resume: hello.Settings["hoopctl.resume"],
 		HoldInTransaction: t.info.HoldInTransaction, HoldMax: t.info.HoldMax, Now: s.now}
 	var release func() error
 	if rec != nil {

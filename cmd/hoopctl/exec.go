@@ -31,6 +31,7 @@ type execOptions struct {
 	maxRows  int64
 	timeout  time.Duration
 	database string
+	resume   string // name of the request whose approval is to be used
 }
 
 func newExec(a *app) *cobra.Command {
@@ -45,9 +46,15 @@ a port that lives as long as the command does; every PG* that you had set is
 cleared first. A command's own exit code is passed on.
 
 Statements are run one by one, each a transaction unless you begin one, until
-the first error. Messages go to stderr.`,
+the first error. Messages go to stderr.
+
+With --resume the statement runs only by the approval of that request, which an
+earlier run with --no-wait left (exit 120): exactly what was approved, once. It
+need not be given again.`,
 		Example: `  hoopctl exec clinic -c "SELECT id, diagnosis FROM patients LIMIT 5" -o csv
   hoopctl exec clinic -f report.sql -o json > report.json
+  hoopctl exec clinic --no-wait -c "DELETE FROM visits"   # exit 120: request r-12
+  hoopctl exec clinic --resume r-12
   hoopctl exec clinic -- pg_dump --schema-only`,
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
@@ -75,6 +82,7 @@ the first error. Messages go to stderr.`,
 	f.StringVarP(&o.file, "file", "f", "", "file of statements (- is stdin)")
 	f.Int64Var(&o.maxRows, "max-rows", 0, "stop each statement after this many rows")
 	f.DurationVar(&o.timeout, "timeout", 0, "give up after this long, waiting for approval included (exit 124)")
+	f.StringVar(&o.resume, "resume", "", "run by the approval of this request, or not at all")
 	f.StringVarP(&o.database, "database", "d", "", "another database of the target's")
 	return cmd
 }
@@ -97,6 +105,10 @@ func (o *execOptions) parse(args []string, dash int, format string) error {
 		return usagef("use -c, -f or a command after --, not several of them")
 	case len(o.sql) > 0 && o.file != "":
 		return usagef("use -c or -f, not both")
+	case o.command != nil && o.resume != "":
+		return usagef("--resume is for a statement, not for a local command")
+	case o.resume != "" && o.noWait:
+		return usagef("--resume never waits: leave --no-wait out")
 	case o.maxRows < 0:
 		return usagef("--max-rows cannot be negative")
 	case o.command != nil:
@@ -108,7 +120,7 @@ func (o *execOptions) parse(args []string, dash int, format string) error {
 
 func (a *app) exec(ctx context.Context, o execOptions) error {
 	var statements []string
-	if o.command == nil {
+	if o.command == nil && (o.resume == "" || len(o.sql) > 0 || o.file != "") {
 		var err error
 		if statements, err = a.statements(o); err != nil {
 			return err
@@ -119,6 +131,11 @@ func (a *app) exec(ctx context.Context, o execOptions) error {
 		return err
 	}
 	defer cl.Close()
+	if o.resume != "" {
+		if statements, err = a.resume(ctx, cl, &o, statements); err != nil {
+			return err
+		}
+	}
 	grant, err := a.grantFor(ctx, cl, o.target, o.askOptions)
 	if err != nil {
 		return err
@@ -127,6 +144,49 @@ func (a *app) exec(ctx context.Context, o execOptions) error {
 		return a.execCommand(ctx, cl, grant, o)
 	}
 	return a.execStatements(ctx, cl, grant, o, statements)
+}
+
+// resume finds the statement of an approved request. The server holds the
+// session to that request whatever is found here; this says in plain words why
+// a request is of no use, before anything is opened.
+func (a *app) resume(ctx context.Context, cl *client.Client, o *execOptions, statements []string) ([]string, error) {
+	r, err := cl.Request(ctx, o.resume)
+	if err != nil {
+		return nil, err
+	}
+	name := r.Metadata.Name
+	conflict := func(format string, args ...any) error {
+		return &api.Error{Reason: api.ReasonConflict, Source: "broker", Request: name, Message: fmt.Sprintf(format, args...),
+			Hint: "hoopctl describe request " + name + " shows what was asked"}
+	}
+	switch {
+	case r.Spec.Target != o.target:
+		return nil, conflict("request %s is about %s, not about %s", name, r.Spec.Target, o.target)
+	case r.Status.Phase == "pending":
+		return nil, &api.Error{Reason: api.ReasonPending, Source: "broker", Request: name,
+			Message: fmt.Sprintf("request %s waits for %s", name, approvers(r)), Hint: "hoopctl request wait " + name}
+	case r.Spec.Kind == "grant":
+		o.resume = "" // approved, it has become a grant; what runs under it may be held like anything else
+		if err := decided(r); err != nil {
+			return nil, err
+		}
+		if len(statements) == 0 {
+			return nil, &usageError{message: name + " asked for a grant: there is no statement in it", hint: "give one with -c or -f"}
+		}
+		return statements, nil
+	case r.Status.Phase == "used":
+		return nil, conflict("request %s was approved and has been used: an approval is good for once", name)
+	}
+	if err := decided(r); err != nil {
+		return nil, err
+	}
+	if len(statements) == 0 {
+		statements = []string{r.Spec.Statement}
+	}
+	if len(statements) > 1 || statements[0] != r.Spec.Statement {
+		return nil, conflict("request %s was approved for another statement", name)
+	}
+	return statements, nil
 }
 
 // statements reads what is to be run.
@@ -173,7 +233,10 @@ func (a *app) execStatements(ctx context.Context, cl *client.Client, grant api.G
 		Dial: private.Dial, User: forwardUser, Password: private.Secret(), Database: o.database,
 		Application: "hoopctl-exec", Notice: a.notice(o.format == "json" || o.format == "ndjson"),
 	}
-	if o.noWait {
+	switch {
+	case o.resume != "":
+		config.Settings = map[string]string{"hoopctl.resume": o.resume}
+	case o.noWait:
 		config.Settings = map[string]string{"hoopctl.wait": "off"}
 	}
 	if config.Database == "" {

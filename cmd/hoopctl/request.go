@@ -25,7 +25,8 @@ issued at once, else the name of the request that people must answer. connect an
 exec find the grant by themselves once it is there.`,
 		Example: `  hoopctl request prod --for 1h --reason "INC-42"
   hoopctl request prod --action schema --for 30m --ticket MIG-7
-  hoopctl request wait r-12 --timeout 10m`,
+  hoopctl request wait r-12 --timeout 10m
+  hoopctl request extend g-12 --for 30m`,
 		Args:              takes(1, 1, "a target"),
 		ValidArgsFunction: a.completeTargets,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,7 +59,51 @@ exec find the grant by themselves once it is there.`,
 	o.flags(cmd.Flags())
 	cmd.Flags().StringVar(&action, "action", "", "what for, beyond connecting: schema for a migration window")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until it is answered")
-	cmd.AddCommand(newRequestWait(a), newRequestCancel(a))
+	cmd.AddCommand(newRequestWait(a), newRequestCancel(a), newRequestExtend(a))
+	return cmd
+}
+
+func newRequestExtend(a *app) *cobra.Command {
+	var o askOptions
+	cmd := &cobra.Command{
+		Use:   "extend GRANT --for 1h",
+		Short: "More time for a live grant, on top of what it has left",
+		Long: `Ask for more time for a live grant of one's own. The rules see the whole that
+comes of it; where they want people to agree, this waits for them.`,
+		Example: `  hoopctl request extend g-12 --for 30m --reason "the import runs late"`,
+		Args:    takes(1, 1, "the name of a grant"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkFormat(a.format(), append(oneFormats, "name")); err != nil {
+				return err
+			}
+			if o.duration <= 0 {
+				return &usageError{message: "extend needs --for", hint: "how much longer: --for 30m"}
+			}
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			answer, err := cl.RequestGrant(cmd.Context(), api.GrantRequest{Extend: args[0], For: api.Duration(o.duration), Reason: o.reason,
+				Purpose: o.purpose, Ticket: o.ticket})
+			if err != nil {
+				return err
+			}
+			if answer.Request != nil {
+				r, err := a.await(cmd.Context(), cl, *answer.Request, o.noWait)
+				if err != nil {
+					return err
+				}
+				g, err := cl.Grant(cmd.Context(), r.Status.Grant)
+				if err != nil {
+					return err
+				}
+				answer = api.GrantAnswer{Grant: &g}
+			}
+			return a.printAnswer(answer)
+		},
+	}
+	o.flags(cmd.Flags())
 	return cmd
 }
 

@@ -236,6 +236,9 @@ type Question struct {
 	Expires time.Duration
 	// Detached: do not wait; the question stands though the asker goes away.
 	Detached bool
+	// Resume names the one earlier request whose answer will do: nothing is
+	// opened, and nobody is waited for.
+	Resume string
 }
 
 // Answer is a yes that was used up for whom it was given to.
@@ -252,9 +255,13 @@ type Answer struct {
 // When Ask returns nil, every cure had its quorum, everyone who answered still
 // may, and the approval is used: it belongs to this caller alone. Otherwise the
 // error is an *api.Error with the reason Denied, Expired, Withdrawn, Pending
-// (Detached), TooMany or Evidence. If ctx ends first, the question is withdrawn
+// (Detached, Resume), Conflict (Resume: used, or asked about something else),
+// NotFound (Resume), TooMany or Evidence. If ctx ends first, the question is withdrawn
 // (unless it is detached) and the error is ctx's cause.
 func (r *Room) Ask(ctx context.Context, q Question, opened func(api.Request)) (Answer, error) {
+	if q.Resume != "" {
+		return r.resume(ctx, q)
+	}
 	req, found, err := r.open(ctx, q)
 	if err != nil {
 		return Answer{}, err
@@ -285,6 +292,40 @@ func (r *Room) Ask(ctx context.Context, q Question, opened func(api.Request)) (A
 		return Answer{}, err
 	}
 	return Answer{Request: used, By: approvals(used, req.now.Load().By)}, nil
+}
+
+// resume uses the approval of an earlier request of the same principal's about
+// exactly the same.
+func (r *Room) resume(ctx context.Context, q Question) (Answer, error) {
+	if err := complete(&q.Spec); err != nil {
+		return Answer{}, err
+	}
+	rec, err := r.lookup(ctx, q.Resume)
+	switch {
+	case err != nil:
+		return Answer{}, err
+	case rec.Spec.Principal != q.Spec.Principal:
+		return Answer{}, noRequest(q.Resume)
+	case rec.Status.Phase != Approved:
+		return Answer{}, ended(q.Resume, rec.Status.Phase, rec.Status.Reason)
+	case unsalted(rec.Spec) != unsalted(q.Spec):
+		return Answer{}, notThis(q.Resume)
+	case !rec.Detached:
+		e := refuse(api.ReasonConflict, "request "+q.Resume+" belongs to the session that waits for it", "let it go on there, or ask anew with --no-wait")
+		e.Request = q.Resume
+		return Answer{}, e
+	}
+	used, err := r.Use(ctx, q.Resume, rec.Spec.Digest, "")
+	if err != nil {
+		return Answer{}, err
+	}
+	return Answer{Request: used, By: approvals(used, rec.By)}, nil
+}
+
+func notThis(name string) *api.Error {
+	e := refuse(api.ReasonConflict, "request "+name+" was about something else: another statement, or the same in another place", "hoopctl describe request "+name+" shows what was asked")
+	e.Request = name
+	return e
 }
 
 // giveUp withdraws a question whose asker went away. It is recorded though the

@@ -703,6 +703,50 @@ func TestRestartWithdrawsWhatWasHeld(t *testing.T) {
 
 // However many race to answer and to use, an approval is used at most once,
 // never after a no, and never without its quorum.
+// With Resume one request's answer is meant and no other: nothing else opens,
+// nothing waits, and it runs what was approved, for whom, once.
+func TestT36_ResumeIsOfOneRequestOnly(t *testing.T) {
+	alice, carol, bob := newPerson(t, "alice"), newPerson(t, "carol"), newPerson(t, "bob", "dba")
+	h := newHouse(t, alice, carol, bob)
+	q := statement(alice, "DELETE FROM patients", cure("no-where", "dba", 1))
+	r := h.opened(q)
+	resume := func(q approval.Question, name string) error {
+		q.Resume = name
+		_, err := h.Ask(t.Context(), q, func(api.Request) { t.Error("something was asked") })
+		return err
+	}
+	if err := resume(q, r.Metadata.Name); reason(err) != api.ReasonPending {
+		t.Errorf("before the answer: %v", err)
+	}
+	if _, err := h.answer(bob, r, true, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		q    approval.Question
+		r    string
+		want api.Reason
+	}{
+		{"another statement", statement(alice, "DELETE FROM visits", cure("no-where", "dba", 1)), r.Metadata.Name, api.ReasonConflict},
+		{"another rule", statement(alice, "DELETE FROM patients", cure("other", "dba", 1)), r.Metadata.Name, api.ReasonConflict},
+		{"another's request", statement(carol, "DELETE FROM patients", cure("no-where", "dba", 1)), r.Metadata.Name, api.ReasonNotFound},
+		{"no request", q, "r-99", api.ReasonNotFound},
+	} {
+		if err := resume(c.q, c.r); reason(err) != c.want {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	if err := resume(q, r.Metadata.Name); err != nil {
+		t.Errorf("what was approved: %v", err)
+	}
+	if err := resume(q, r.Metadata.Name); reason(err) != api.ReasonConflict {
+		t.Errorf("again: %v", err)
+	}
+	if live := len(h.evidence.of(api.EventRequest)); live != 1 {
+		t.Errorf("%d requests were opened", live)
+	}
+}
+
 func TestApprovalIsUsedAtMostOnce(t *testing.T) {
 	alice := newPerson(t, "alice")
 	var dbas []person

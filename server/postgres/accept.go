@@ -266,10 +266,15 @@ var harmlessSettings = []string{
 	"lc_time", "lock_timeout", "statement_timeout", "timezone",
 }
 
-// waitSetting is for the broker alone and never reaches the target: "off" asks
-// that a statement which people must answer first is refused at once, with its
-// request's name, instead of being held.
-const waitSetting = "hoopctl.wait"
+// These settings are for the broker alone and never reach the target.
+const (
+	// waitSetting: "off" asks that a statement which people must answer first
+	// is refused at once, with its request's name, instead of being held.
+	waitSetting = "hoopctl.wait"
+	// resumeSetting names the approved request by which such a statement may
+	// run; without that approval it is refused.
+	resumeSetting = "hoopctl.resume"
+)
 
 // setting is one that the client asked for at start-up and that is not
 // harmless: it is set by a statement that must be admitted like any other.
@@ -315,7 +320,7 @@ func readStartup(start *startup) (hello session.Hello, asked []setting, problem 
 			return hello, nil, fmt.Sprintf("%q is not the name of a setting", s.name)
 		case lower == "client_encoding" && unsafeEncoding(s.value):
 			return hello, nil, fmt.Sprintf("client_encoding %s is not safe to parse: use UTF8", s.value)
-		case slices.Contains(harmlessSettings, lower), lower == waitSetting:
+		case slices.Contains(harmlessSettings, lower), lower == waitSetting, lower == resumeSetting:
 			hello.Settings[lower] = s.value
 		default:
 			asked = append(asked, setting{lower, s.value})

@@ -286,7 +286,7 @@ func (g *loginGuard) check() error {
 func (c *conn) runtimeParams() map[string]string {
 	params := map[string]string{}
 	for name, value := range c.hello.Settings {
-		if name != waitSetting {
+		if name != waitSetting && name != resumeSetting {
 			params[name] = value
 		}
 	}

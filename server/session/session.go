@@ -74,6 +74,7 @@ type Question struct {
 	Spec    api.RequestSpec
 	Expires time.Duration // how long it may stand; 0 is the house's default
 	NoWait  bool          // open it and refuse at once with its name
+	Resume  string        // the earlier request whose answer will do, and no other; "" asks
 }
 
 // Masks makes rewriters.
@@ -104,7 +105,8 @@ type Config struct {
 	Live func() *Refusal
 
 	Strict            bool
-	NoWait            bool // a hold refuses at once with the request's name
+	NoWait            bool   // a hold refuses at once with the request's name
+	Resume            string // what would be held runs only by this request's approval, or is refused
 	HoldInTransaction time.Duration
 	HoldMax           time.Duration
 	Now               func() time.Time
@@ -391,7 +393,7 @@ func (s *Session) ask(ctx context.Context, batch []policy.Statement, cures []pol
 		Hint: "ask again, or ask ahead of time with hoopctl request --sql"}
 	wait, cancel := context.WithTimeoutCause(ctx, limit, held)
 	defer cancel()
-	q := Question{Spec: s.question(batch, cures), Expires: shortest(limit, cures), NoWait: s.cfg.NoWait}
+	q := Question{Spec: s.question(batch, cures), Expires: shortest(limit, cures), NoWait: s.cfg.NoWait, Resume: s.cfg.Resume}
 	by, err := s.cfg.Approver.Ask(wait, q, func(h Hold) {
 		s.waiting.Store(&h.Request)
 		if held.Request = h.Request; hold != nil {
