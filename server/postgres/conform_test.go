@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -16,8 +17,10 @@ import (
 // client is pgx as the conformance suite's native client.
 type client struct {
 	conn *pgx.Conn
+	raw  net.Conn
 	mu   sync.Mutex
 	told strings.Builder
+	gone bool // it dials no more: pgx would send a cancel request for a lost connection
 }
 
 func startClient(t *testing.T, h *house, mode pgx.QueryExecMode) *client {
@@ -32,6 +35,7 @@ func startClient(t *testing.T, h *house, mode pgx.QueryExecMode) *client {
 		defer c.mu.Unlock()
 		c.told.WriteString(n.Message + "\n" + n.Detail + "\n" + n.Hint + "\n")
 	}
+	config.DialFunc = c.dial
 	if c.conn, err = pgx.ConnectConfig(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +68,27 @@ func (c *client) Run(ctx context.Context, statement string) (a sessiontest.Answe
 }
 
 func (c *client) Interrupt(ctx context.Context) error { return c.conn.PgConn().CancelRequest(ctx) }
-func (c *client) HangUp()                             { c.conn.PgConn().Conn().Close() }
+
+func (c *client) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return nil, net.ErrClosed
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, address)
+	if c.raw == nil {
+		c.raw = conn
+	}
+	return conn, err
+}
+
+func (c *client) HangUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	c.raw.Close()
+}
 
 func (c *client) Told() string {
 	c.mu.Lock()
