@@ -111,6 +111,10 @@ func (c *Client) Answer(ctx context.Context, shown api.Request, approve bool, wh
 	}
 	name := shown.Metadata.Name
 	if want := api.RequestDigest(shown.Spec); shown.Spec.Digest != want {
+		if s := shown.Status; s.Phase == "pending" && !s.MayAnswer && s.WhyNot != "" { // part of it was kept from us for that reason
+			return api.Request{}, &api.Error{Reason: api.ReasonDenied, Source: "broker", Request: name,
+				Message: "you may not answer request " + name + ": " + s.WhyNot, Hint: "ask someone who may"}
+		}
 		return api.Request{}, fmt.Errorf("request %s: its digest is not that of what is shown; nothing was signed", name)
 	}
 	key, ok := cred.tls.Certificates[0].PrivateKey.(crypto.Signer)

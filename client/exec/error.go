@@ -35,12 +35,15 @@ func (e *Error) BrokerReason() (api.Reason, bool) {
 	if e.SQLState == "42501" && strings.HasPrefix(e.Detail, "pending") { // opened, and nobody waits for it
 		return api.ReasonPending, true
 	}
+	if e.SQLState == "57P01" && strings.HasSuffix(e.Message, " expired") { // the one end of a session that nobody decided
+		return api.ReasonExpired, true
+	}
 	switch e.SQLState {
 	case "42501", "53400": // policy, a person's no, budget
 		return api.ReasonDenied, true
 	case "57014": // withdrawn, or cancelled while held
 		return api.ReasonWithdrawn, true
-	case "57P01", "57P05": // revoked, expired or ended; idle
+	case "57P01", "57P05": // revoked or ended; idle
 		return api.ReasonRevoked, true
 	case "25P03": // nobody answered in time
 		return api.ReasonExpired, true

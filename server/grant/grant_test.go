@@ -354,6 +354,8 @@ func TestReuse(t *testing.T) {
 		"same purpose":  {api.GrantRequest{Target: "clinic", Purpose: "TREAT", Reuse: true}, true},
 		"other purpose": {api.GrantRequest{Target: "clinic", Purpose: "HRESCH", Reuse: true}, false},
 		"other action":  {api.GrantRequest{Target: "clinic", Action: "schema", Reuse: true}, false},
+		"shorter":       {api.GrantRequest{Target: "clinic", Purpose: "TREAT", Reuse: true, For: api.Duration(time.Minute)}, false},
+		"as long":       {api.GrantRequest{Target: "clinic", Purpose: "TREAT", Reuse: true, For: api.Duration(time.Hour)}, true},
 		"not wanted":    {api.GrantRequest{Target: "clinic"}, false},
 	} {
 		h := newHouse(t, alice)

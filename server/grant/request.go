@@ -129,7 +129,10 @@ func (r *Room) reusable(a *ask) *api.Grant {
 	for _, g := range slices.Backward(r.byWho[a.who.ID()]) {
 		rec := g.now.Load()
 		left := rec.Status.Expires.Sub(now)
-		enough := rec.Status.Expires.IsZero() || left >= reuseAtLeast || a.in.For > 0 && left >= time.Duration(a.in.For)
+		enough := rec.Status.Expires.IsZero() || left >= reuseAtLeast
+		if wanted := time.Duration(a.in.For); wanted > 0 && (wanted < left || rec.Status.Expires.IsZero()) {
+			enough = false // who asks for a short one does not get a longer one
+		}
 		if rec.alive(now) && enough && rec.Spec.Target == a.in.Target && rec.Spec.Action == a.in.Action && (a.in.Purpose == "" || a.in.Purpose == rec.Spec.Purpose) {
 			out := rec.Grant
 			return &out
