@@ -156,21 +156,33 @@ func (s *Server) serveNative(ctx context.Context, raw net.Conn) {
 }
 
 // useSecret counts a connection against the secret. The SCRAM exchange has
-// proved that the client knows it.
+// proved that the client knows it. Most secrets are good for any number: those
+// are only read, as the store has one writer.
 func (s *Server) useSecret(ctx context.Context, handle string, source netip.AddrPort) (secret, error) {
 	var sec secret
-	err := s.store.Update(ctx, kindSecret, handle, func(body []byte) ([]byte, error) {
+	read := func(body []byte) error {
+		sec = secret{}
+		if err := json.Unmarshal(body, &sec); err != nil {
+			return err
+		}
+		return sec.usable(s.now(), source.Addr())
+	}
+	body, err := s.store.Get(ctx, kindSecret, handle)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return sec, errSecret
+	case err != nil:
+		return sec, err
+	}
+	if err := read(body); err != nil || sec.Connections == 0 {
+		return sec, err
+	}
+	err = s.store.Update(ctx, kindSecret, handle, func(body []byte) ([]byte, error) {
 		if body == nil {
 			return nil, errSecret
 		}
-		if err := json.Unmarshal(body, &sec); err != nil {
+		if err := read(body); err != nil {
 			return nil, err
-		}
-		if err := sec.usable(s.now(), source.Addr()); err != nil {
-			return nil, err
-		}
-		if sec.Connections == 0 {
-			return nil, nil
 		}
 		sec.Used++
 		return json.Marshal(sec)
