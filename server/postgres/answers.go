@@ -339,7 +339,11 @@ func (a *answers) description(frame []byte) error {
 		}
 	}
 	if !a.cur.ours && !a.swallow && (r == nil || r.refused == nil) {
-		a.pass(frame)
+		if r != nil && r.tagged && r.source == nil {
+			a.out.keep(renamed(a.out.tail(), a.fields, r.plan))
+		} else {
+			a.pass(frame)
+		}
 	}
 	if a.cur.kind != wantQuery {
 		if err := a.recordCurrent(); err != nil {

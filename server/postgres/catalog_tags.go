@@ -336,6 +336,7 @@ type field struct {
 	TableOID uint32
 	Attnum   int16
 	TypeOID  uint32
+	Size     int16 // the type's, as RowDescription tells it
 	Typmod   int32
 	Format   int16
 	Name     string

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"io"
 	"net"
@@ -24,6 +25,7 @@ type hostileTarget struct {
 	login func(c net.Conn)
 	// answer is said to each query of the client's.
 	answer func(n int) []byte
+	pid    string // of the backend, as SQL tells it; "" is 7, as at log-in
 }
 
 func newHostileTarget(t *testing.T, answer func(n int) []byte) *hostileTarget {
@@ -83,6 +85,8 @@ func (h *hostileTarget) serve(c net.Conn) {
 			return
 		case strings.Contains(string(rest), "current_schemas"):
 			c.Write(honestContext())
+		case strings.Contains(string(rest), "pg_backend_pid"):
+			c.Write(append(answerRow(cmp.Or(h.pid, "7")), readyMessage(nil, 'I')...))
 		case frame[0] == 'Q', frame[0] == 'S', frame[0] == 'H':
 			c.Write(h.answer(n))
 			n++
@@ -90,17 +94,19 @@ func (h *hostileTarget) serve(c net.Conn) {
 	}
 }
 
+// answerRow is a whole result of one row.
+func answerRow(values ...string) []byte {
+	description, row := []byte{0, byte(len(values))}, []byte{0, byte(len(values))}
+	for _, v := range values {
+		description = append(description, 'a', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0)
+		row = append(append(row, 0, 0, 0, byte(len(v))), v...)
+	}
+	return bytes.Join([][]byte{message('T', description...), message('D', row...), message('C', []byte("SELECT 1\x00")...)}, nil)
+}
+
 // honestContext answers contextQuery: role u, database 5, schema public.
 func honestContext() []byte {
-	rows := func(values ...string) []byte {
-		description, row := []byte{0, byte(len(values))}, []byte{0, byte(len(values))}
-		for _, v := range values {
-			description = append(description, 'a', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0)
-			row = append(append(row, 0, 0, 0, byte(len(v))), v...)
-		}
-		return bytes.Join([][]byte{message('T', description...), message('D', row...), message('C', []byte("SELECT 1\x00")...)}, nil)
-	}
-	return bytes.Join([][]byte{rows("u", "5"), rows("public"), readyMessage(nil, 'I')}, nil)
+	return bytes.Join([][]byte{answerRow("u", "5"), answerRow("public"), readyMessage(nil, 'I')}, nil)
 }
 
 func hostileHouse(t *testing.T, gate *sessiontest.Gate, answer func(n int) []byte) (*house, *hostileTarget) {

@@ -41,11 +41,14 @@ func (c *conn) login(ctx context.Context) (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.readContext(ctx, pg); err != nil {
-		pg.Close(context.WithoutCancel(ctx))
-		return nil, err
+	err = c.readContext(ctx, pg)
+	if err == nil && len(c.gate.Tags()) > 0 {
+		err = c.unpooled(ctx, pg)
 	}
-	if err := pg.SyncConn(ctx); err != nil {
+	if err == nil {
+		err = pg.SyncConn(ctx)
+	}
+	if err != nil {
 		pg.Close(context.WithoutCancel(ctx))
 		return nil, err
 	}
@@ -54,6 +57,22 @@ func (c *conn) login(ctx context.Context) (*upstream, error) {
 		return nil, err
 	}
 	return &upstream{Conn: taken.Conn, address: address, tls: taken.TLSConfig, pid: taken.PID, key: taken.SecretKey, params: taken.ParameterStatuses}, nil
+}
+
+// unpooled refuses a target with tags behind a connection pooler: one that
+// changes backends between transactions makes role, search_path, prepared
+// statements and temporary objects those of another session, and which mode a
+// pooler is in cannot be asked. A pooler gives a process id of its own.
+func (c *conn) unpooled(ctx context.Context, pg *pgconn.PgConn) error {
+	results, err := pg.Exec(ctx, "SELECT pg_catalog.pg_backend_pid()").ReadAll()
+	if err != nil {
+		return fmt.Errorf("ask for the backend's process id: %w", err)
+	}
+	if len(results) == 1 && len(results[0].Rows) == 1 && string(results[0].Rows[0][0]) == strconv.FormatUint(uint64(pg.PID()), 10) {
+		return nil
+	}
+	return &session.Refusal{Code: session.CodePolicy, Fatal: true, Message: fmt.Sprintf("a connection pooler stands before target %s, which has hidden columns", c.info.Name),
+		Detail: "what names mean cannot be known through it", Hint: "give the target's own address"}
 }
 
 // connect logs in to the target with these run-time parameters.

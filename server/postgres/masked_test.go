@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/hoopctl/hoopctl/policy"
@@ -120,6 +121,43 @@ func TestT40_RowsWithoutADescribe(t *testing.T) {
 		if e.What == "done" && e.Outcome.Status == "SELECT 2" && (len(e.Outcome.Masked) != 1 || e.Outcome.Masked[0].Cells != 1 || e.Outcome.Masked[0].Name != "ssn") {
 			t.Errorf("masked %+v", e.Outcome.Masked)
 		}
+	}
+}
+
+// A function may open a cursor whose columns are named by values.
+func TestT41_ColumnNamesCarryNoValues(t *testing.T) {
+	h, _ := taggedHouse(t)
+	w := h.wire()
+	w.send(query("BEGIN"), query(`DO $$ DECLARE s text; BEGIN SELECT ssn INTO s FROM patients WHERE id = 1; EXECUTE format('DECLARE cc CURSOR FOR SELECT 1 AS %I, id AS %I, city FROM patients', s, s); END $$`))
+	w.until("Z")
+	w.until("Z")
+	w.send(query("FETCH 1 FROM cc"))
+	m, err := w.f.Receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	description, ok := m.(*pgproto3.RowDescription)
+	if !ok {
+		t.Fatalf("%#v", m)
+	}
+	var names []string
+	for _, f := range description.Fields {
+		names = append(names, string(f.Name))
+	}
+	if strings.Contains(strings.Join(names, " "), "123") || len(names) != 3 {
+		t.Errorf("columns %q", names)
+	}
+	w.until("Z")
+}
+
+// A pooler that hands out another backend is known by its process id.
+func TestPoolerBeforeATargetWithTags(t *testing.T) {
+	gate := maskingGate()
+	h, pooler := hostileHouse(t, gate, func(int) []byte { return nil })
+	pooler.pid = "4711"
+	_, err := pgconn.Connect(t.Context(), h.url())
+	if pg := pgErrorOf(t, err); pg.Code != "42501" || !strings.Contains(pg.Message, "pooler") {
+		t.Errorf("told %+v", pg)
 	}
 }
 

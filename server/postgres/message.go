@@ -184,7 +184,7 @@ func decodeRowDescription(dst []field, frame []byte) ([]field, error) {
 		f := field{Name: string(c.text())}
 		f.TableOID, f.Attnum = c.uint32(), int16(c.int16())
 		f.TypeOID = c.uint32()
-		c.int16() // the type's size
+		f.Size = int16(c.int16())
 		f.Typmod, f.Format = c.int32(), int16(c.int16())
 		dst = append(dst, f)
 	}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/hoopctl/hoopctl/policy"
 	"github.com/hoopctl/hoopctl/server/session"
@@ -46,6 +47,26 @@ func (a *answers) planFields(r *run, fields []field) (*session.Refusal, error) {
 	}
 	r.plan = newRowPlan(fields, plan)
 	return nil, nil
+}
+
+// renamed appends the RowDescription of rows whose query nobody here has read:
+// a cursor that a function opened may carry a value as the name of a column.
+// Names that are not those of their table's own columns are left out.
+func renamed(dst []byte, fields []field, plan *rowPlan) []byte {
+	at := len(dst)
+	dst = append(dst, 'T', 0, 0, 0, 0, byte(len(fields)>>8), byte(len(fields)))
+	for i := range fields {
+		f := &fields[i]
+		name := "?column?"
+		if strings.HasSuffix(plan.columns[i].Source, "."+f.Name) && !strings.Contains(f.Name, ".") {
+			name = f.Name
+		}
+		dst = append(append(dst, name...), 0)
+		dst = append(appendUint32(dst, f.TableOID), byte(uint16(f.Attnum)>>8), byte(f.Attnum))
+		dst = append(appendUint32(dst, f.TypeOID), byte(uint16(f.Size)>>8), byte(f.Size))
+		dst = append(appendUint32(dst, uint32(f.Typmod)), byte(uint16(f.Format)>>8), byte(f.Format))
+	}
+	return setLength(dst, at)
 }
 
 // unsettled is true while names or columns may not be what the catalogue says:
