@@ -197,7 +197,9 @@ func (c *Client) Secret(ctx context.Context, r api.SecretRequest) (api.Secret, e
 	return post[api.Secret](ctx, c, api.PathSecrets, r)
 }
 
-// Apply creates, changes and, with Prune, deletes resources, all or none.
+// Apply creates, changes and, with Prune, deletes resources, all or none. If
+// the answer has a Request, people must agree first: await it, then ask with
+// Resume what became of it.
 func (c *Client) Apply(ctx context.Context, a api.Apply) (api.Applied, error) {
 	return post[api.Applied](ctx, c, api.PathApply, a)
 }
@@ -212,9 +214,11 @@ func (c *Client) Resource(ctx context.Context, kind, name string) (api.Resource,
 	return get[api.Resource](ctx, c, at(api.PathResource, "kind", kind, "name", name))
 }
 
-// DeleteResource deletes one resource.
-func (c *Client) DeleteResource(ctx context.Context, kind, name string) error {
-	return c.call(ctx, http.MethodDelete, at(api.PathResource, "kind", kind, "name", name), nil, nil, nil)
+// DeleteResource deletes one resource; people may have to agree first, as with Apply.
+func (c *Client) DeleteResource(ctx context.Context, kind, name, why string) (api.Applied, error) {
+	var out api.Applied
+	err := c.call(ctx, http.MethodDelete, at(api.PathResource, "kind", kind, "name", name), reason(why), nil, &out)
+	return out, err
 }
 
 // Events searches the evidence's timeline.

@@ -110,7 +110,7 @@ func TestEveryPathHasACall(t *testing.T) {
 		"POST " + api.PathApply:        func() error { _, err := c.Apply(ctx, api.Apply{}); return err },
 		"GET " + api.PathResources:     func() error { _, err := c.Resources(ctx, n); return err },
 		"GET " + api.PathResource:      func() error { _, err := c.Resource(ctx, n, n); return err },
-		"DELETE " + api.PathResource:   func() error { return c.DeleteResource(ctx, n, n) },
+		"DELETE " + api.PathResource:   func() error { _, err := c.DeleteResource(ctx, n, n, ""); return err },
 		"GET " + api.PathEvents:        func() error { _, err := c.Events(ctx, api.EventQuery{Kind: []string{"login"}}); return err },
 		"GET " + api.PathCheckpoint:    func() error { _, err := c.Checkpoint(ctx); return err },
 		"GET " + api.PathEvidenceFiles: func() error { _, err := c.EvidenceFiles(ctx); return err },

@@ -14,6 +14,7 @@ import (
 	"github.com/hoopctl/hoopctl/server/api"
 	"github.com/hoopctl/hoopctl/server/evidence"
 	"github.com/hoopctl/hoopctl/server/session"
+	"github.com/hoopctl/hoopctl/server/store"
 )
 
 func (s *Server) getInfo(*call) (any, error) {
@@ -281,29 +282,17 @@ func (s *Server) postApply(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.resources.mu.Lock()
-	defer s.resources.mu.Unlock()
-	p, err := s.resources.planApply(in)
-	if err != nil || in.DryRun {
-		return p.orEmpty(), err
+	if in.Resume != "" {
+		return s.resumeChange(c, in.Resume)
 	}
-	if err := s.commit(c.Context(), c.who, p); err != nil {
-		return nil, err
-	}
-	return p.applied(), nil
+	return s.change(c, wanted{Files: in.Files, Prune: in.Prune}, in.Reason, in.DryRun)
 }
 
-func (p plan) orEmpty() any {
-	if p.next == nil {
-		return nil
-	}
-	return p.applied()
-}
-
-// commit writes every change down, stores them and puts them in force.
-func (s *Server) commit(ctx context.Context, who policy.Principal, p plan) error {
-	err := s.resources.commit(ctx, who.ID(), p, func(c change, digest string) error {
-		e := api.Event{Kind: api.EventResource, Principal: who.ID(), Name: who.Name, Object: c.key, Digest: c.digest(), Policy: digest, Reason: c.action}
+// commit writes every change down, with who agreed to it, stores them and puts
+// them in force. also, if not nil, is stored in the same step.
+func (s *Server) commit(ctx context.Context, who policy.Principal, p plan, a agreed, also func(*store.Tx) error) error {
+	err := s.resources.commit(ctx, who.ID(), p, also, func(c change, digest string) error {
+		e := api.Event{Kind: api.EventResource, Principal: who.ID(), Name: who.Name, Object: c.key, Digest: c.digest(), Policy: digest, Reason: c.action, Request: a.request, Approvals: a.by}
 		return s.recordNow(ctx, &e)
 	})
 	if err != nil {
@@ -409,16 +398,7 @@ func (s *Server) deleteResource(c *call) (any, error) {
 	if !ok {
 		return nil, invalid("unknown kind %q: one of %s", c.PathValue("kind"), strings.Join(policy.Kinds(), ", "))
 	}
-	s.resources.mu.Lock()
-	defer s.resources.mu.Unlock()
-	p, err := s.resources.planDelete(kind, c.PathValue("name"))
-	if err != nil {
-		return nil, err
-	}
-	if err := s.commit(c.Context(), c.who, p); err != nil {
-		return nil, err
-	}
-	return p.applied(), nil
+	return s.change(c, wanted{Delete: resourceKey(kind, c.PathValue("name"))}, c.URL.Query().Get("reason"), false)
 }
 
 // streamEvents answers a search of the evidence; watched, it goes on with what comes.

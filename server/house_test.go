@@ -60,7 +60,7 @@ type house struct {
 const password = "correct horse battery staple"
 
 var users = []devidp.User{{Name: "alice", Groups: []string{"engineers"}}, {Name: "bob", Groups: []string{"approvers", "dba"}}, {Name: "carol", Groups: []string{"clinicians"}},
-	{Name: "dave", Groups: []string{"auditors"}}, {Name: "erin", Groups: []string{"admins"}}}
+	{Name: "dave", Groups: []string{"auditors"}}, {Name: "erin", Groups: []string{"admins"}}, {Name: "frank", Groups: []string{"admins"}}}
 
 func newHouse(t *testing.T) *house {
 	t.Helper()

@@ -73,7 +73,11 @@ func unstore(key string, body []byte) (policy.Resource, string, error) {
 	if err := json.Unmarshal(body, &s); err != nil {
 		return policy.Resource{}, "", fmt.Errorf("stored resource %s: %w", key, err)
 	}
-	list, err := policy.ParseResources(s.File, []byte(s.YAML))
+	name := s.File
+	if strings.HasSuffix(name, ".cedar") {
+		name += ".yaml" // it is kept as the Policy that it was read as
+	}
+	list, err := policy.ParseResources(name, []byte(s.YAML))
 	if err != nil || len(list) != 1 {
 		return policy.Resource{}, "", fmt.Errorf("stored resource %s: %w", key, cmp.Or(err, errors.New("not one document")))
 	}
@@ -265,10 +269,11 @@ func (r *resources) planDelete(kind, name string) (plan, error) {
 	return plan{changes: []change{gone(cur, key, "deleted")}, next: next}, nil
 }
 
-// commit stores the plan as one transaction and puts it in force. record is
-// called for each change before anything is stored, so that no change is in
-// force that the evidence does not know.
-func (r *resources) commit(ctx context.Context, by string, p plan, record func(change, string) error) error {
+// commit stores the plan as one transaction, with what else belongs to it
+// (also, may be nil), and puts it in force. record is called for each change
+// before anything is stored, so that no change is in force that the evidence
+// does not know.
+func (r *resources) commit(ctx context.Context, by string, p plan, also func(*store.Tx) error, record func(change, string) error) error {
 	for _, c := range p.changes {
 		if c.same() {
 			continue
@@ -282,6 +287,9 @@ func (r *resources) commit(ctx context.Context, by string, p plan, record func(c
 			if err := writeChange(tx, c); err != nil {
 				return fmt.Errorf("store %s: %w", c.key, err)
 			}
+		}
+		if also != nil {
+			return also(tx)
 		}
 		return nil
 	})

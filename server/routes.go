@@ -68,10 +68,10 @@ func routes() []route {
 		{method: "DELETE", path: api.PathSession, handle: (*Server).deleteSession},
 		{method: "POST", path: api.PathExplain, handle: (*Server).postExplain},
 		{method: "POST", path: api.PathSecrets, handle: (*Server).postSecret},
-		{method: "POST", path: api.PathApply, needs: policy.Manage, handle: (*Server).postApply},
+		{method: "POST", path: api.PathApply, handle: (*Server).postApply},
 		{method: "GET", path: api.PathResources, handle: (*Server).getResources},
 		{method: "GET", path: api.PathResource, handle: (*Server).getResource},
-		{method: "DELETE", path: api.PathResource, needs: policy.Manage, handle: (*Server).deleteResource},
+		{method: "DELETE", path: api.PathResource, handle: (*Server).deleteResource},
 		{method: "GET", path: api.PathEvents, needs: policy.ReadEvidence, stream: (*Server).streamEvents},
 		{method: "GET", path: api.PathCheckpoint, needs: policy.ReadEvidence, stream: (*Server).streamCheckpoint},
 		{method: "GET", path: api.PathEvidenceFiles, needs: policy.ReadEvidence, handle: (*Server).getEvidenceFiles},
@@ -157,6 +157,10 @@ func (s *Server) allowed(who policy.Principal, source netip.Addr, a policy.Actio
 	if v.Effect == policy.Allow {
 		return nil
 	}
+	return mayNot(who, a, v)
+}
+
+func mayNot(who policy.Principal, a policy.Action, v policy.Verdict) error {
 	e := &api.Error{Code: http.StatusForbidden, Reason: api.ReasonDenied, Message: fmt.Sprintf("%s may not %s", who.Name, spoken(a)), Hint: v.Hint}
 	if v.Reason != "" {
 		e.Message += ": " + v.Reason
@@ -165,13 +169,16 @@ func (s *Server) allowed(who policy.Principal, source netip.Addr, a policy.Actio
 }
 
 // mayRead says who may see what belongs to others, and read resources: whoever
-// changes resources and whoever audits. Targets are shown to all by getTargets,
+// changes resources (be it that a second person looks at the change) and whoever audits. Targets are shown to all by getTargets,
 // without their credentials.
 func (s *Server) mayRead(who policy.Principal, source netip.Addr) error {
 	if s.allowed(who, source, policy.ReadEvidence, "server", "", "") == nil {
 		return nil
 	}
-	return s.allowed(who, source, policy.Manage, "server", "", "")
+	if v := s.manage(who, source, nil); v.Effect == policy.Deny {
+		return mayNot(who, policy.Manage, v)
+	}
+	return nil
 }
 
 func spoken(a policy.Action) string {

@@ -164,7 +164,7 @@ func (s *Server) openResources() error {
 		return err
 	}
 	by := policy.Principal{Kind: policy.Service, Issuer: "server", Subject: s.cfg.Name, Name: s.cfg.Name}
-	return s.commit(ctx, by, p)
+	return s.commit(ctx, by, p, agreed{}, nil)
 }
 
 func (s *Server) openParser() (err error) {
@@ -246,6 +246,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.identity.Run(gctx) })
 	g.Go(func() error { return s.grants.Run(gctx) })
 	g.Go(func() error { return s.approvals.Run(gctx) })
+	g.Go(func() error { return s.runChanges(gctx) })
 	g.Go(func() error { s.watchStore(gctx); return nil })
 	g.Go(func() error {
 		<-gctx.Done()

@@ -321,8 +321,11 @@ func (q *queue) window() []api.Request {
 
 func (q *queue) line(r api.Request) string {
 	what := r.Spec.Statement
-	if r.Spec.Kind == "grant" {
+	switch r.Spec.Kind {
+	case "grant":
 		what = fmt.Sprintf("grant for %s", time.Duration(r.Spec.For))
+	case "change":
+		what, _, _ = strings.Cut(what, "\n")
 	}
 	text := fmt.Sprintf("%-7s %-9s %-10s %-12s %s", r.Metadata.Name, q.left(r), Safe(r.Spec.Name), Safe(r.Spec.Target), oneLine(Safe(what)))
 	text = lipgloss.NewStyle().MaxWidth(max(10, q.width)).Render(text)
@@ -397,11 +400,33 @@ func describe(r *api.Request) string {
 		}
 		field(word, a.Name+" "+a.Time.Local().Format(time.TimeOnly)+" "+a.Reason)
 	}
-	if r.Spec.Statement != "" {
+	switch {
+	case r.Spec.Kind == "change":
+		b.WriteString("\n" + difference(Safe(r.Spec.Statement)))
+	case r.Spec.Statement != "":
 		b.WriteString("\n" + highlight(Safe(r.Spec.Statement)) + "\n")
 	}
 	for i, p := range r.Spec.Params {
 		field(fmt.Sprintf("$%d", i+1), p)
+	}
+	return b.String()
+}
+
+// difference colours the difference that a change of resources would make: a
+// line for each resource, below it its text as it is (-) and would be (+).
+func difference(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		style := bold
+		switch line[0] {
+		case '+':
+			style = good
+		case '-':
+			style = bad
+		case ' ':
+			style = dim
+		}
+		b.WriteString(style.Render(strings.TrimSuffix(line, "\n")) + "\n")
 	}
 	return b.String()
 }

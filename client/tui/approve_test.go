@@ -179,3 +179,17 @@ func TestWaitingComesFirst(t *testing.T) {
 		t.Error("what was answered stands above what waits")
 	}
 }
+
+func TestShowsWhatAChangeWouldChange(t *testing.T) {
+	r := request("r-9", "policy/exports configured\n kind: Policy\n-  old rule\n+  new rule\x1b[2J\n")
+	r.Spec.Kind, r.Spec.Target = "change", ""
+	view := newTestQueue(&desk{}, r).View()
+	for _, want := range []string{"policy/exports configured", "-  old rule", "+  new rule"} {
+		if !strings.Contains(view, want) {
+			t.Errorf("%q is not shown:\n%s", want, view)
+		}
+	}
+	if strings.Contains(view, "\x1b[2J") {
+		t.Error("a change speaks to the terminal")
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/hoopctl/hoopctl/client"
 	"github.com/hoopctl/hoopctl/policy"
 	"github.com/hoopctl/hoopctl/server/api"
 )
@@ -23,6 +24,8 @@ type applyOptions struct {
 	files  []string
 	dryRun string
 	prune  bool
+	reason string
+	noWait bool
 }
 
 func (o *applyOptions) flags(f *pflag.FlagSet) {
@@ -37,8 +40,11 @@ func newApply(a *app) *cobra.Command {
 		Short: "Create and change resources, all or none",
 		Long: `Send resources to the server, which checks all of them before any is changed: an
 error names file, line and field. A folder is one transaction. Every change is
-evidence.`,
+evidence.
+
+` + agreeHelp,
 		Example: `  hoopctl apply -f policies/
+  hoopctl apply -f policies/ --prune --reason "CHG-81: analysts read claims"
   hoopctl apply -f target.yaml --dry-run=server`,
 		Args: takes(0, 0, "no arguments but -f"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,16 +54,14 @@ evidence.`,
 			if o.dryRun != "" && o.dryRun != "none" && o.dryRun != "server" {
 				return usagef("--dry-run is server or none, not %q", o.dryRun)
 			}
-			done, err := a.apply(cmd.Context(), o, o.dryRun == "server")
-			if err != nil {
-				return err
-			}
-			return a.printApplied(done, o.dryRun == "server")
+			return a.applyAndWait(cmd.Context(), o)
 		},
 	}
 	o.flags(cmd.Flags())
 	cmd.Flags().StringVar(&o.dryRun, "dry-run", "", "server: check and say what would change, and change nothing")
 	cmd.Flags().Lookup("dry-run").NoOptDefVal = "server"
+	cmd.Flags().StringVar(&o.reason, "reason", "", "why; shown to those who must agree")
+	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "do not wait where people must agree: exit 120, and the change is made when they do")
 	return cmd
 }
 
@@ -72,10 +76,16 @@ func newDiff(a *app) *cobra.Command {
 			if err := checkFormat(a.format(), oneFormats); err != nil {
 				return err
 			}
-			would, err := a.apply(cmd.Context(), o, true)
+			cl, err := a.client()
 			if err != nil {
 				return &coded{err, exitUsage}
 			}
+			defer cl.Close()
+			would, err := a.apply(cmd.Context(), cl, o, true)
+			if err != nil {
+				return &coded{err, exitUsage}
+			}
+			a.sayNeeds(would)
 			changed := slices.DeleteFunc(would.Results, func(r api.AppliedResource) bool { return r.Action == "unchanged" })
 			if would.Results = changed; a.format() != "" {
 				if err := printObject(a.out, a.format(), would); err != nil {
@@ -94,17 +104,33 @@ func newDiff(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) apply(ctx context.Context, o applyOptions, dryRun bool) (api.Applied, error) {
+// applyAndWait applies, and waits for those who must agree first.
+func (a *app) applyAndWait(ctx context.Context, o applyOptions) error {
+	dry := o.dryRun == "server"
+	cl, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	done, err := a.apply(ctx, cl, o, dry)
+	if err == nil {
+		done, err = a.awaitChange(ctx, cl, done, o.noWait)
+	}
+	if err != nil {
+		return err
+	}
+	if dry {
+		a.sayNeeds(done)
+	}
+	return a.printApplied(done, dry)
+}
+
+func (a *app) apply(ctx context.Context, cl *client.Client, o applyOptions, dryRun bool) (api.Applied, error) {
 	files, err := a.readResources(o.files)
 	if err != nil {
 		return api.Applied{}, err
 	}
-	cl, err := a.client()
-	if err != nil {
-		return api.Applied{}, err
-	}
-	defer cl.Close()
-	return cl.Apply(ctx, api.Apply{Files: files, DryRun: dryRun, Prune: o.prune})
+	return cl.Apply(ctx, api.Apply{Files: files, DryRun: dryRun, Prune: o.prune, Reason: o.reason})
 }
 
 // readResources reads files, and folders with all that is below them. The

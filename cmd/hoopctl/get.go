@@ -245,9 +245,9 @@ func parseSelector(s string) (func(map[string]string) bool, error) {
 
 // objects are the kinds that the verbs know.
 func objects(a *app) []object {
-	all := []object{targets(), grants(a.now), requests(a.now), sessions(a.now)}
+	all := []object{targets(a), grants(a.now), requests(a.now), sessions(a.now)}
 	for _, k := range []string{policy.KindPolicy, policy.KindClassification, policy.KindService, policy.KindGrantRule, policy.KindClearance, policy.KindException, policy.KindLegalHold} {
-		all = append(all, resources(k))
+		all = append(all, resources(a, k))
 	}
 	return all
 }
@@ -332,7 +332,9 @@ func newDelete(a *app) *cobra.Command {
 		Long: `Delete objects and say what that broke. A deleted grant is revoked: its live
 sessions end within five seconds, and what they run is cancelled. A deleted
 session ends. A deleted request is withdrawn. On a terminal it asks first, unless
---yes or --no-input is given; without a terminal it never asks.`,
+--yes or --no-input is given; without a terminal it never asks.
+
+` + agreeHelp,
 		Example: `  hoopctl delete grant g-12 --reason "left the team"
   hoopctl delete session s-7
   hoopctl delete policy engineers --yes`,
@@ -363,7 +365,8 @@ session ends. A deleted request is withdrawn. On a terminal it asks first, unles
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why; those who are cut off are told")
+	cmd.Flags().StringVar(&reason, "reason", "", "why; those who are cut off, or must agree, are told")
+	cmd.Flags().Bool("no-wait", false, "do not wait where people must agree: exit 120, and it is deleted when they do")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
 }
@@ -424,7 +427,7 @@ func labelText(labels map[string]string) string {
 	return strings.Join(out, ",")
 }
 
-func targets() collection[api.Target] {
+func targets(a *app) collection[api.Target] {
 	return collection[api.Target]{
 		kind: targetKind(),
 		meta: func(t api.Target) api.Meta { return t.Metadata },
@@ -434,8 +437,8 @@ func targets() collection[api.Target] {
 			return fields(w, "Name", t.Metadata.Name, "Protocol", t.Spec.Protocol, "Database", t.Spec.Database, "Labels", labelText(t.Metadata.Labels),
 				"Agent", t.Spec.Agent, "Evidence", t.Spec.Evidence, "Enforcement", t.Status.Enforcement, "Access", t.Status.Access, "Grant", t.Status.Grant)
 		},
-		remove: func(ctx context.Context, c *client.Client, name, _ string) (string, error) {
-			return "deleted", c.DeleteResource(ctx, policy.KindTarget, name)
+		remove: func(ctx context.Context, c *client.Client, name, reason string) (string, error) {
+			return a.deleteResource(ctx, c, policy.KindTarget, name, reason)
 		},
 	}
 }
@@ -537,6 +540,9 @@ func requestKind(now func() time.Time) kind[api.Request] {
 }
 
 func asksFor(r api.Request) string {
+	if r.Spec.Kind == "change" {
+		return oneLine(changeSummary(r), 50)
+	}
 	if r.Spec.Kind == "statement" {
 		return oneLine(r.Spec.Statement, 50)
 	}
@@ -587,7 +593,10 @@ func describeRequest(w io.Writer, r api.Request) error {
 	pairs := []string{"Name", r.Metadata.Name, "Asked by", r.Spec.Name + " (" + r.Spec.Principal + ")", "Target", r.Spec.Target, "Session", r.Spec.Session,
 		"Asks for", asksFor(r), "Status", r.Status.Phase, "Status reason", r.Status.Reason, "Created", stamp(r.Metadata.Created), "Expires", stamp(r.Status.Expires),
 		"Reason", r.Spec.Reason, "Purpose", r.Spec.Purpose, "Ticket", r.Spec.Ticket}
-	if r.Spec.Statement != "" {
+	switch {
+	case r.Spec.Kind == "change":
+		pairs = append(pairs, "Change", r.Spec.Statement)
+	case r.Spec.Statement != "":
 		pairs = append(pairs, "Statement", r.Spec.Statement)
 	}
 	for i, p := range r.Spec.Params {
@@ -656,7 +665,7 @@ func sessions(now func() time.Time) collection[api.Session] {
 	}
 }
 
-func resources(k string) collection[api.Resource] {
+func resources(a *app, k string) collection[api.Resource] {
 	one := strings.ToLower(k)
 	many := one + "s"
 	if strings.HasSuffix(one, "y") {
@@ -678,8 +687,8 @@ func resources(k string) collection[api.Resource] {
 			return c.Resource(ctx, k, name)
 		},
 		describe: func(w io.Writer, r api.Resource) error { return printObject(w, "yaml", r) },
-		remove: func(ctx context.Context, c *client.Client, name, _ string) (string, error) {
-			return "deleted", c.DeleteResource(ctx, k, name)
+		remove: func(ctx context.Context, c *client.Client, name, reason string) (string, error) {
+			return a.deleteResource(ctx, c, k, name, reason)
 		},
 	}
 }

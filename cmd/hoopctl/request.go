@@ -271,7 +271,11 @@ func (a *app) printAnswered(r api.Request) error {
 		_, err := fmt.Fprintf(a.out, "request/%s\n", r.Metadata.Name)
 		return err
 	}
-	line := fmt.Sprintf("request %s of %s on %s: %s", r.Metadata.Name, r.Spec.Name, r.Spec.Target, r.Status.Phase)
+	on := r.Spec.Target
+	if r.Spec.Kind == "change" {
+		on = asksFor(r)
+	}
+	line := fmt.Sprintf("request %s of %s on %s: %s", r.Metadata.Name, r.Spec.Name, on, r.Status.Phase)
 	if r.Status.Phase == "pending" {
 		line += fmt.Sprintf(", still waits for %s", approvers(r))
 	}

@@ -185,14 +185,14 @@ type Request struct {
 }
 
 type RequestSpec struct {
-	Kind      string   `json:"kind"`            // "grant" | "statement"
+	Kind      string   `json:"kind"`            // "grant" | "statement" | "change"
 	Principal string   `json:"principal"`       // ID of who asks
 	Name      string   `json:"name"`            // what people call them
 	Chain     []string `json:"chain,omitempty"` // IDs that may not answer: requester, owner, whom it acts for
 	Target    string   `json:"target"`
 	Session   string   `json:"session,omitempty"`
 	Source    string   `json:"source,omitempty"`    // address that it was asked from
-	Statement string   `json:"statement,omitempty"` // the exact text, shown to those who may answer
+	Statement string   `json:"statement,omitempty"` // the exact text (of a change: the difference), shown to those who may answer
 	Params    []string `json:"params,omitempty"`    // shown likewise
 	Digest    string   `json:"digest"`              // what an answer is bound to: RequestDigest of this spec
 	// Binding is sha256:hex over what else the statement is bound to and is not
@@ -349,6 +349,8 @@ type Apply struct {
 	Files  []File `json:"files"`
 	DryRun bool   `json:"dryRun,omitempty"`
 	Prune  bool   `json:"prune,omitempty"`
+	Reason string `json:"reason,omitempty"` // shown to those who must agree, if anybody must
+	Resume string `json:"resume,omitempty"` // an earlier change's request: what became of it; nothing else is looked at
 }
 
 // File is a YAML (or .cedar) document with the name it had on the client.
@@ -361,6 +363,11 @@ type File struct {
 type Applied struct {
 	Results []AppliedResource `json:"results"`
 	Digest  string            `json:"policy"`
+	// Request, if set, is what the change waits for: nothing is changed yet, and
+	// Results and Digest are what would be.
+	Request *Request `json:"request,omitempty"`
+	// Needs says, in a dry run, who would have to agree.
+	Needs []Cure `json:"needs,omitempty"`
 }
 
 type AppliedResource struct {

@@ -37,6 +37,7 @@ const (
 const (
 	KindGrant     = "grant"
 	KindStatement = "statement"
+	KindChange    = "change" // of resources: Statement is the difference, there is no Target
 )
 
 // Kinds of document in the store: what is pending or approved lies in the
@@ -95,8 +96,8 @@ type Config struct {
 
 	MaxPending int // requests of one principal that may wait at once; default 20
 	PerMinute  int // requests that one principal may open in a minute; default 30
-	// StatementExpires and GrantExpires are how long a question stands that
-	// does not say so itself; defaults 15 min and 24 h.
+	// StatementExpires and GrantExpires (of changes, too) are how long a question
+	// stands that does not say so itself; defaults 15 min and 24 h.
 	StatementExpires, GrantExpires time.Duration
 }
 
@@ -410,7 +411,7 @@ func (r *Room) stands(q Question) time.Duration {
 	switch {
 	case q.Expires > 0:
 		return q.Expires
-	case q.Spec.Kind == KindGrant:
+	case q.Spec.Kind == KindGrant, q.Spec.Kind == KindChange:
 		return r.cfg.GrantExpires
 	default:
 		return r.cfg.StatementExpires
@@ -425,14 +426,14 @@ func complete(s *api.RequestSpec) error {
 		size += len(p)
 	}
 	switch {
-	case s.Kind != KindGrant && s.Kind != KindStatement:
-		return fmt.Errorf("approval: kind %q is neither grant nor statement", s.Kind)
-	case s.Principal == "" || s.Target == "":
+	case s.Kind != KindGrant && s.Kind != KindStatement && s.Kind != KindChange:
+		return fmt.Errorf("approval: kind %q is none of grant, statement and change", s.Kind)
+	case s.Principal == "" || s.Target == "" && s.Kind != KindChange:
 		return errors.New("approval: a question needs a principal and a target")
 	case len(s.Cures) == 0 || len(s.Cures) > maxCures:
 		return fmt.Errorf("approval: a question has 1 to %d cures, not %d", maxCures, len(s.Cures))
 	case size > maxStatement:
-		return refuse(api.ReasonInvalid, fmt.Sprintf("a statement of %d bytes is too long for people to approve", size), "split it")
+		return refuse(api.ReasonInvalid, fmt.Sprintf("a %s of %d bytes is too long for people to approve", s.Kind, size), "split it")
 	}
 	for _, c := range s.Cures {
 		if c.Rule == "" || c.Group == "" || c.Quorum < 1 {
