@@ -30,9 +30,9 @@ import (
 func newAudit(a *app) *cobra.Command {
 	return group(&cobra.Command{
 		Use:     "audit",
-		Short:   "Search, follow and verify the evidence",
-		Example: "  hoopctl audit search --target clinic --since 24h\n  hoopctl audit verify",
-	}, newAuditSearch(a), newAuditTail(a), newAuditVerify(a), newAuditKeys(a))
+		Short:   "Search, follow, verify and export the evidence",
+		Example: "  hoopctl audit search --target clinic --since 24h\n  hoopctl audit verify\n  hoopctl audit export --session s-7 --recordings -o s-7.zip",
+	}, newAuditSearch(a), newAuditTail(a), newAuditVerify(a), newAuditKeys(a), newAuditExport(a))
 }
 
 // eventFlags are the filters of search and tail.
@@ -265,18 +265,19 @@ type verifyOptions struct {
 func newAuditVerify(a *app) *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
-		Use:   "verify [DIR]",
+		Use:   "verify [DIR|FILE.zip]",
 		Short: "Check the evidence, on this machine: exit 0 intact, 1 tampered, 2 incomplete, 3 stale",
 		Long: `Check every byte of the evidence, fetched from the server or read from a folder
-at this moment. Nothing that the server says about itself is believed: the log's
+or a bundle (audit export) at this moment. Nothing that the server says about itself is believed: the log's
 key was pinned at login, or is given with --log-key, and the last checkpoint that
 this machine saw must still be in the log. It says what it proved, what only the
 broker asserts, and what it could not tell. 125: it could not run.`,
 		Example: `  hoopctl audit verify
   hoopctl audit verify /backup/evidence --log-key "$(cat log.vkey)"
   hoopctl audit verify --policy auditors.policy
+  hoopctl audit verify november.zip --policy auditors.policy
   hoopctl audit verify --witness "$(cat w1.vkey)" --witness "$(cat w2.vkey)" --quorum 1`,
-		Args: takes(0, 1, "at most a folder"),
+		Args: takes(0, 1, "at most a folder or a bundle"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkFormat(a.format(), oneFormats); err != nil {
 				return err
@@ -355,6 +356,9 @@ func (a *app) verify(ctx context.Context, o verifyOptions) (*evidence.Report, er
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the remembered checkpoint: %w", err)
 	}
+	if isBundle(o.dir) {
+		return verifyBundle(ctx, o.dir, options)
+	}
 	report, err := evidence.Verify(ctx, src, options)
 	if err != nil {
 		return nil, err
@@ -368,8 +372,8 @@ func (a *app) verify(ctx context.Context, o verifyOptions) (*evidence.Report, er
 // evidenceSource is a folder, or what the server hands out, and the log's key.
 func (a *app) evidenceSource(ctx context.Context, dir, key string) (evidence.Source, string, error) {
 	if dir != "" {
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			return nil, "", fmt.Errorf("%s is no folder of evidence", dir)
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() && !info.Mode().IsRegular() {
+			return nil, "", fmt.Errorf("%s is no folder of evidence, and no bundle", dir)
 		}
 		if key != "" {
 			return evidence.Folder(dir), key, nil
@@ -378,7 +382,7 @@ func (a *app) evidenceSource(ctx context.Context, dir, key string) (evidence.Sou
 	cl, err := a.client()
 	if err != nil {
 		if dir != "" {
-			err = usagef("which log's key? give --log-key, or log in to the server whose evidence this is")
+			err = withHint(errors.New("which log's key is this evidence to be held to?"), "give --log-key, or log in to the server whose evidence this is")
 		}
 		return nil, "", err
 	}

@@ -23,6 +23,7 @@ import (
 // replayOptions are the flags of replay.
 type replayOptions struct {
 	session    string
+	bundle     string
 	dir        string
 	identities []string
 	maxRows    int
@@ -31,22 +32,26 @@ type replayOptions struct {
 func newReplay(a *app) *cobra.Command {
 	var o replayOptions
 	cmd := &cobra.Command{
-		Use:   "replay SESSION",
+		Use:   "replay SESSION | FILE.zip [SESSION]",
 		Short: "A session as a timeline: statements, verdicts, approvers, results",
 		Long: `Show what a session did, from the evidence: each statement with its verdict and
 rules, who approved it and why, and the results as the client saw them, masked as
 they were. Statements without literals and all counts are always shown; exact
-statements and results are sealed to the auditors, and open with --identity.`,
+statements and results are sealed to the auditors, and open with --identity. A
+bundle (audit export) needs no server; audit verify checks it.`,
 		Example: `  hoopctl replay s-7
   hoopctl replay s-7 --identity auditor.key
+  hoopctl replay s-7.zip --identity auditor.key
   hoopctl replay s-7 --dir /backup/evidence --identity auditor.key -o ndjson`,
-		Args:              takes(1, 1, "the name of a session"),
+		Args:              takes(1, 2, "the name of a session, or a bundle and the name of a session in it"),
 		ValidArgsFunction: a.completeSessions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkFormat(a.format(), []string{"", "json", "ndjson"}); err != nil {
 				return err
 			}
-			o.session = args[0]
+			if o.session = args[len(args)-1]; len(args) == 2 || strings.HasSuffix(args[0], ".zip") {
+				o.bundle, o.session = args[0], strings.Join(args[1:], "")
+			}
 			return a.replay(cmd.Context(), o)
 		},
 	}
@@ -62,6 +67,9 @@ func (a *app) replay(ctx context.Context, o replayOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.bundle != "" {
+		return a.replayBundle(ctx, o, identities)
+	}
 	var src evidence.Source = evidence.Folder(o.dir)
 	reasons := func(string) []api.Approval { return nil }
 	if o.dir == "" {
@@ -74,6 +82,33 @@ func (a *app) replay(ctx context.Context, o replayOptions) error {
 	}
 	p := a.newPlayer(o, reasons)
 	if err := evidence.ReadSession(ctx, src, o.session, identities, p.take); err != nil {
+		return err
+	}
+	return p.close()
+}
+
+// replayBundle replays the session that is named, or the one that there is.
+func (a *app) replayBundle(ctx context.Context, o replayOptions, identities []age.Identity) error {
+	b, file, err := openBundle(o.bundle)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if o.session == "" {
+		o.session = b.Manifest().Session
+	}
+	if o.session == "" {
+		sessions, err := b.Sessions()
+		if err != nil {
+			return err
+		}
+		if len(sessions) != 1 {
+			return withHint(usagef("%s holds %d sessions: say which", o.bundle, len(sessions)), "one of: "+strings.Join(sessions, ", "))
+		}
+		o.session = sessions[0]
+	}
+	p := a.newPlayer(o, func(string) []api.Approval { return nil })
+	if err := b.ReadSession(ctx, o.session, identities, p.take); err != nil {
 		return err
 	}
 	return p.close()

@@ -78,14 +78,7 @@ func prove(ctx context.Context, src Source, cp Checkpoint, index uint64) (*Proof
 	if err := tlog.CheckRecord(path, int64(cp.Size), cp.Root, int64(index), tlog.RecordHash(leaf)); err != nil {
 		return nil, fmt.Errorf("%w: the leaf is not the one in the tree: %w", ErrTampered, err)
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s\nindex %d\n", proofHeader, index)
-	for _, h := range path {
-		b.WriteString(base64.StdEncoding.EncodeToString(h[:]) + "\n")
-	}
-	b.WriteString("\n")
-	b.Write(cp.Note)
-	return &Proof{Index: index, Leaf: leaf, Text: b.Bytes()}, nil
+	return &Proof{Index: index, Leaf: leaf, Text: proofText(index, path, cp)}, nil
 }
 
 // CheckProof checks that a leaf lies at the place that its proof says, in a log

@@ -22,6 +22,7 @@ const silence = 3 * time.Minute
 type leafChecker struct {
 	report   *Report
 	o        Options
+	partial  bool // leaves in between may be left out
 	last     time.Time
 	node     string
 	sessions map[string]*sessionState // open ones
@@ -36,7 +37,6 @@ type leafChecker struct {
 // sessionState follows one open session.
 type sessionState struct {
 	sequence uint64 // of its last statement
-	outcome  uint64 // of its last outcome
 	leaf     []byte
 }
 
@@ -164,7 +164,7 @@ func (c *leafChecker) checkTime(file string, rec record, index uint64) {
 	case restart:
 	case at.Before(c.last):
 		c.problem(Tampered, file, rec.off, index, "its time %s is before the leaf before it", at.Format(time.RFC3339Nano))
-	case index > 0 && at.Sub(c.last) > silence && len(c.report.Unknown) < maxProblems:
+	case index > 0 && !c.partial && at.Sub(c.last) > silence && len(c.report.Unknown) < maxProblems:
 		c.report.Unknown = append(c.report.Unknown,
 			fmt.Sprintf("what happened in the %s before leaf %d: no heartbeat, and no leaf says why", at.Sub(c.last).Round(time.Second), index))
 	}

@@ -472,7 +472,7 @@ func TestAHostileWitness(t *testing.T) {
 			io.WriteString(w, "-1\n")
 		},
 		"elsewhere": func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, ws[0].srv.URL+"/add-checkpoint", 307)
+			http.Redirect(w, r, ws[0].srv.URL+"/add-checkpoint", http.StatusTemporaryRedirect)
 		},
 	} {
 		srv := httptest.NewServer(answer)
