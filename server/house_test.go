@@ -49,7 +49,6 @@ type house struct {
 	pg       *pgtest.Server
 	database string
 	idp      *devidp.Provider
-	idpAddr  string
 	stop     func() error
 	auditor  *age.X25519Identity
 	caFile   string

@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
-	"strings"
-	"time"
 
 	"github.com/hoopctl/hoopctl/policy"
 	"github.com/hoopctl/hoopctl/server/api"
@@ -452,19 +450,4 @@ func number(s string) int64 {
 	var n int64
 	fmt.Sscan(s, &n)
 	return n
-}
-
-// since is a duration or a time as a list's ?since= gives it.
-func since(v string, now time.Time) (time.Time, error) {
-	if v == "" {
-		return time.Time{}, nil
-	}
-	if d, err := time.ParseDuration(v); err == nil {
-		return now.Add(-d), nil
-	}
-	t, err := time.Parse(time.RFC3339, v)
-	if err != nil {
-		return t, invalid("since=%s is neither a duration (1h) nor a time (%s)", v, strings.ReplaceAll(time.RFC3339, "Z07:00", "Z"))
-	}
-	return t, nil
 }

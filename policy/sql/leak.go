@@ -165,15 +165,8 @@ func (a *analysis) each(sc *scope, with *ctes, list []*pg.Node) []set {
 	return out
 }
 
-// stored notes the columns that DDL compares with what is stored: keys,
+// storedIn notes the columns that DDL compares with what is stored: keys,
 // conditions and expressions of constraints and indexes, conversions.
-func (a *analysis) stored(rv *pg.RangeVar, m *pg.Node) {
-	it := a.relation(rv, true)
-	sc := &scope{}
-	sc.star = append(sc.star, sc.add(it))
-	a.storedIn(sc, m)
-}
-
 func (a *analysis) storedIn(sc *scope, n *pg.Node) {
 	key := func(names ...string) {
 		for _, name := range names {

@@ -338,7 +338,7 @@ func TestStolenThingsAreUseless(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Every ECDSA signature (r, s) has a twin (r, n-s) that verifies too.
-		parsed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+		parsed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -721,7 +721,7 @@ func TestT57_Tokens(t *testing.T) {
 		"T57 dots":                           "..",
 		"T57 not base64":                     "a.b.c",
 		"T57 very long":                      strings.Repeat("a", maxToken+1),
-		"T57 a signature cut off":            strings.TrimRight(h.p.token(t, good(nil)), "AQgwxyzABCDEFG0123456789-_abcdefhijklmnopqrstuvHIJKLMNOPRSTUVWXYZ"),
+		"T57 a signature cut off":            strings.TrimRight(h.p.token(t, good(nil)), "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if e, err := h.enroll(ecKey(t), token); err == nil {
