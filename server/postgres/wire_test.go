@@ -341,7 +341,7 @@ func TestCopy(t *testing.T) {
 		t.Fatal(tag, err)
 	}
 	var out strings.Builder
-	if tag, err = pg.CopyTo(t.Context(), &out, "COPY t TO STDOUT"); err != nil || out.String() != "1\tone\n2\ttwo\n" {
+	if _, err = pg.CopyTo(t.Context(), &out, "COPY t TO STDOUT"); err != nil || out.String() != "1\tone\n2\ttwo\n" {
 		t.Fatal(out.String(), err)
 	}
 	if _, err = pg.CopyFrom(t.Context(), strings.NewReader("not a number\tx\n"), "COPY t FROM STDIN"); pgErrorOf(t, err).Code != "22P02" {
