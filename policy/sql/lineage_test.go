@@ -153,6 +153,7 @@ func TestLineage(t *testing.T) {
 		"SELECT (p).ssn FROM patients p":                                                                              "~ssn",
 		"SELECT ROW(id, ssn), ARRAY[ssn], (ARRAY[ssn])[1] FROM patients":                                              "~id,ssn ~ssn ~ssn",
 		"SELECT EXISTS (SELECT 1 FROM patients WHERE ssn LIKE '1%')":                                                  "~ssn",
+		"SELECT EXISTS (SELECT 1 WHERE EXISTS (SELECT 1 FROM patients WHERE ssn LIKE '1%'))":                          "~ssn",
 		"SELECT id IN (SELECT id FROM patients WHERE ssn = '1') FROM visits":                                          "~id,ssn,visits.id",
 		"SELECT ARRAY(SELECT ssn FROM patients)":                                                                      "~ssn",
 		"WITH RECURSIVE r(n, v) AS (SELECT 1, ssn FROM patients UNION ALL SELECT n + 1, v FROM r) SELECT n, v FROM r": "- =ssn",
