@@ -186,6 +186,17 @@ type Statement struct {
 	// Exposure is what it does with tagged columns besides showing them; nil
 	// where no column of the target is tagged.
 	Exposure *Exposure
+	// Outputs are the columns of its answer, in order, as far as their origin is
+	// known; nil where it is not, or where no column of the target is tagged.
+	Outputs []Output
+}
+
+// Output is where one column of an answer comes from. Its zero value is a
+// constant.
+type Output struct {
+	Sources []ColumnRef // base columns, by their tags' own names where they have some
+	Bare    bool        // it is its one source's own value
+	Unknown bool        // it may derive from anything else besides
 }
 
 // Param is a bound parameter as it came on the wire. Value nil is NULL.

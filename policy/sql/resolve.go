@@ -89,6 +89,7 @@ type Output struct {
 type Flow struct {
 	To      policy.ColumnRef // Column "*": it cannot be told which of the table
 	Sources []policy.ColumnRef
+	Bare    bool // it is its one source's own value
 	Unknown bool
 }
 
@@ -146,7 +147,8 @@ func Resolve(text string, tree []byte, statement int, c Catalog) (facts *policy.
 func (a *analysis) lineage() *Lineage {
 	l := &Lineage{Predicates: a.predicates(), Leaks: a.leaked()}
 	for _, m := range a.moved {
-		l.Writes = append(l.Writes, Flow{To: reference(baseColumn{m.rel, m.name}), Sources: a.references(m.set), Unknown: m.set.unknown})
+		l.Writes = append(l.Writes, Flow{To: reference(baseColumn{m.rel, m.name}), Sources: a.references(m.set), Unknown: m.set.unknown,
+			Bare: m.bare && len(m.set.ids) == 1 && !m.set.unknown})
 	}
 	r := a.returns
 	if r.open {

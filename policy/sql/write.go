@@ -212,19 +212,20 @@ type flow struct {
 	rel  relationName
 	name string // "*" if it cannot be told which column
 	set  set
+	bare bool // it is the one source's own value
 }
 
 // flows notes where written values come from: by position where positions are known.
 func (a *analysis) flows(rel relationName, names []string, from rows) {
 	if from.open || len(names) < len(from.cols) {
 		if s := a.all(from); !s.empty() {
-			a.moved = append(a.moved, flow{rel, "*", s})
+			a.moved = append(a.moved, flow{rel: rel, name: "*", set: s})
 		}
 		return
 	}
 	for i, c := range from.cols {
 		if !c.set.empty() {
-			a.moved = append(a.moved, flow{rel, names[i], c.set})
+			a.moved = append(a.moved, flow{rel, names[i], c.set, c.bare})
 		}
 	}
 }

@@ -386,7 +386,7 @@ func (a *answers) complete(frame []byte) error {
 	if !a.swallow {
 		a.pass(frame)
 	}
-	a.c.effect(r.facts)
+	a.c.effect(r)
 	if err := a.outcome(r, session.Outcome{Status: string(tag)}); err != nil {
 		return err
 	}
@@ -832,7 +832,7 @@ func (a *answers) ownComplete(frame []byte) error {
 	}
 	r := a.cur.runs[a.cur.at]
 	a.cur.at++
-	a.c.effect(r.facts)
+	a.c.effect(r)
 	_, err = r.finish(a.c, session.Outcome{Status: string(tag)})
 	return err
 }

@@ -51,6 +51,10 @@ func (p *shapes) Facts(ctx context.Context, principal, text string) ([]*policy.F
 	return f, err
 }
 
+func (p *shapes) Parse(ctx context.Context, principal, text string) (*sql.Parsed, error) {
+	return p.sharedParser.Parse(ctx, principal, text)
+}
+
 func cpu() float64 {
 	var u syscall.Rusage
 	syscall.Getrusage(syscall.RUSAGE_SELF, &u)

@@ -241,6 +241,12 @@ type snapshot struct {
 	relations map[uint32]*relation
 	types     map[uint32]*typeEntry
 	functions map[string][]*function // by name
+	byOID     map[uint32]*function
+	// operators that came with no PostgreSQL, by name: true if all of that name
+	// are code of extensions that compute from their operands alone.
+	operators map[string]bool
+	// casts by the type that they make, where somebody's own code does it.
+	casts map[uint32]bool
 	// foreignCode is true if the database has operators or casts whose code is
 	// neither PostgreSQL's own nor C: an expression without any function call
 	// may then read any table.
@@ -270,6 +276,12 @@ type relation struct {
 	// uses are the columns that a view's rewritten query mentions, by base
 	// relation; attnum 0 is the whole row.
 	uses map[uint32][]int16
+	// definition is a view's query tree; rewritten says that there are rules
+	// besides it.
+	definition []byte
+	rewritten  bool
+	once       sync.Once
+	derives    []origin // what its columns derive from: see origins
 }
 
 type column struct {
@@ -293,6 +305,8 @@ type typeEntry struct {
 type function struct {
 	oid        uint32
 	schema     string
+	name       string
+	extension  string // that it belongs to, "" for none
 	xmin       string
 	language   uint32
 	volatility byte

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
@@ -25,9 +26,11 @@ func readSnapshot(ctx context.Context, conn *pgconn.PgConn, lockTimeout time.Dur
 	r := &catalogReader{conn: conn, s: &snapshot{
 		schemas: map[string]*schema{}, relations: map[uint32]*relation{},
 		types: map[uint32]*typeEntry{}, functions: map[string][]*function{},
+		byOID: map[uint32]*function{}, operators: map[string]bool{}, casts: map[uint32]bool{},
 	}, schemaName: map[uint32]string{}}
 	for _, step := range []func(context.Context) error{
-		r.database, r.schemas, r.rels, r.columns, r.inheritance, r.generated, r.views, r.types, r.functions, r.virtual, r.foreignCode,
+		r.database, r.schemas, r.rels, r.columns, r.inheritance, r.generated, r.views, r.definitions, r.types, r.functions,
+		r.extensions, r.virtual, r.operators, r.casts, r.foreignCode,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -161,6 +164,20 @@ func (r *catalogReader) views(ctx context.Context) error {
 	})
 }
 
+// definitions reads the query trees of views, and notes rules besides them.
+func (r *catalogReader) definitions(ctx context.Context) error {
+	return r.rows(ctx, `SELECT w.ev_class, w.ev_type, w.ev_action FROM pg_catalog.pg_rewrite w WHERE w.ev_class >= 16384`, func(v [][]byte) {
+		rel := r.s.relations[oid(v[0])]
+		switch {
+		case rel == nil:
+		case string(v[1]) == "1" && (rel.kind == 'v' || rel.kind == 'm'):
+			rel.definition = bytes.Clone(v[2])
+		default:
+			rel.rewritten = true
+		}
+	})
+}
+
 func (r *catalogReader) types(ctx context.Context) error {
 	return r.rows(ctx, `SELECT oid, typnamespace, typname, typtype, typelem, typbasetype FROM pg_catalog.pg_type`, func(v [][]byte) {
 		r.s.types[oid(v[0])] = &typeEntry{schema: r.schemaName[oid(v[1])], name: string(v[2]), kind: v[3][0], elem: oid(v[4]), base: oid(v[5])}
@@ -170,8 +187,36 @@ func (r *catalogReader) types(ctx context.Context) error {
 func (r *catalogReader) functions(ctx context.Context) error {
 	return r.rows(ctx, `SELECT oid, pronamespace, proname, xmin, prolang, provolatile FROM pg_catalog.pg_proc`, func(v [][]byte) {
 		name := string(v[2])
-		r.s.functions[name] = append(r.s.functions[name], &function{oid: oid(v[0]), schema: r.schemaName[oid(v[1])],
-			xmin: string(v[3]), language: oid(v[4]), volatility: v[5][0]})
+		f := &function{oid: oid(v[0]), schema: r.schemaName[oid(v[1])], name: name, xmin: string(v[3]), language: oid(v[4]), volatility: v[5][0]}
+		r.s.functions[name] = append(r.s.functions[name], f)
+		r.s.byOID[f.oid] = f
+	})
+}
+
+// extensions notes which functions came with an extension.
+func (r *catalogReader) extensions(ctx context.Context) error {
+	return r.rows(ctx, `SELECT d.objid, e.extname FROM pg_catalog.pg_depend d
+		JOIN pg_catalog.pg_extension e ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.oid = d.refobjid
+		WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass`, func(v [][]byte) {
+		if f := r.s.byOID[oid(v[0])]; f != nil {
+			f.extension = string(v[1])
+		}
+	})
+}
+
+func (r *catalogReader) operators(ctx context.Context) error {
+	return r.rows(ctx, `SELECT o.oprname, o.oprcode::pg_catalog.oid FROM pg_catalog.pg_operator o WHERE o.oid >= 16384`, func(v [][]byte) {
+		name, f := string(v[0]), r.s.byOID[oid(v[1])]
+		trusted, seen := r.s.operators[name]
+		r.s.operators[name] = (trusted || !seen) && f != nil && f.computes()
+	})
+}
+
+func (r *catalogReader) casts(ctx context.Context) error {
+	return r.rows(ctx, `SELECT c.casttarget, c.castfunc FROM pg_catalog.pg_cast c WHERE c.oid >= 16384 AND c.castfunc <> 0`, func(v [][]byte) {
+		if f := r.s.byOID[oid(v[1])]; f == nil || !f.computes() {
+			r.s.casts[oid(v[0])] = true
+		}
 	})
 }
 

@@ -20,7 +20,8 @@ import (
 // columns. It is immutable and shared.
 type classified struct {
 	*snapshot
-	tags map[uint32]map[int16]*tagging
+	tags  map[uint32]map[int16]*tagging
+	names map[policy.ColumnRef]bool // the tags' own, those of none left out
 }
 
 // tagging says what is to be held back of one column.
@@ -209,9 +210,12 @@ func (s *snapshot) find(ref policy.ColumnRef) (*relation, *column) {
 func (r *relation) table() bool { return r.kind == 'r' || r.kind == 'p' }
 
 func (b *baseline) classify(s *snapshot, tags []policy.Tag) *classified {
-	c := &classified{snapshot: s, tags: map[uint32]map[int16]*tagging{}}
+	c := &classified{snapshot: s, tags: map[uint32]map[int16]*tagging{}, names: map[policy.ColumnRef]bool{}}
 	looked := map[columnID]bool{}
 	for i := range tags {
+		if tags[i].Tag != "none" {
+			c.names[tags[i].Column] = true
+		}
 		bound := b.Bound[tags[i].Column.String()]
 		if len(bound) == 0 && tags[i].Tag != "none" {
 			c.doubt(tags[i].Column)
@@ -348,6 +352,8 @@ type result struct {
 	// same catalogue: of a FETCH its DECLARE's, of an EXECUTE its PREPARE's.
 	// nil if that is not known.
 	facts *policy.Facts
+	// outputs are where its columns come from, nil if that is not known.
+	outputs []policy.Output
 	// dirty is true while names or columns may mean something else in this
 	// session than the catalogue says: it changed them and has not committed,
 	// or it has temporary objects. Nothing is then proven.
@@ -393,11 +399,26 @@ func (c *classified) provenance(fields []field, from result) []session.Column {
 		case from.dirty:
 		case f.TableOID != 0 && c.identify(f, col):
 			col.Why = "identity"
+			if !agree(col, from.outputs, i, len(fields)) {
+				*col = session.Column{Name: f.Name, Type: col.Type, Why: "identity and lineage disagree"}
+			}
+		case len(from.outputs) == len(fields) && !from.outputs[i].Unknown:
+			col.Proven, col.Why = true, "lineage"
+			col.Sources, col.Bare = from.outputs[i].Sources, from.outputs[i].Bare
 		case harmless:
 			col.Proven, col.Why = true, "lineage"
 		}
 	}
 	return columns
+}
+
+// agree reports whether what the target says of a column, and what its text
+// says, are the same; where the text says nothing, they are.
+func agree(col *session.Column, outputs []policy.Output, i, n int) bool {
+	if len(outputs) != n || outputs[i].Unknown {
+		return true
+	}
+	return !slices.ContainsFunc(col.Sources, func(c policy.ColumnRef) bool { return !slices.Contains(outputs[i].Sources, c) })
 }
 
 // identify fills col if f names a column of an ordinary table.

@@ -37,8 +37,8 @@ type sqlContext struct {
 	settings map[string]string
 	serial   uint64 // counts changes of role and path
 
-	prepared map[string]*policy.Facts // by PREPARE
-	cursors  map[string]*policy.Facts // by DECLARE
+	prepared map[string]*said // by PREPARE
+	cursors  map[string]*said // by DECLARE
 
 	resolved map[resolvedKey]*resolvedFacts
 }
@@ -63,6 +63,19 @@ type resolvedFacts struct {
 	facts     *policy.Facts
 	relations []uint32
 	version   uint64 // of the catalogue
+
+	// On a target with tags:
+	seen     *classified
+	dirty    bool
+	exposure *policy.Exposure
+	outputs  []policy.Output
+}
+
+// said is a statement as the client wrote it.
+type said struct {
+	text  string
+	at    int           // which statement of the text
+	facts *policy.Facts // the parser's
 }
 
 // maxResolved bounds a session's cache of resolved names.
@@ -107,7 +120,7 @@ func (c *conn) readContext(ctx context.Context, pg *pgconn.PgConn) error {
 			rows = append(rows, values)
 		}
 	}
-	c.context.prepared, c.context.cursors = map[string]*policy.Facts{}, map[string]*policy.Facts{}
+	c.context.prepared, c.context.cursors = map[string]*said{}, map[string]*said{}
 	return c.context.read(rows)
 }
 
@@ -154,19 +167,6 @@ func (c *conn) meaning() map[string]string {
 		}
 	}
 	return x.settings
-}
-
-// source is whose text makes a statement's rows, nil if that is not known.
-func (c *conn) source(f *policy.Facts) *policy.Facts {
-	switch f.Kind {
-	case "EXECUTE":
-		return c.preparedFacts(f.Prepared)
-	case "FETCH", "MOVE":
-		c.context.mu.Lock()
-		defer c.context.mu.Unlock()
-		return c.context.cursors[f.Cursor]
-	}
-	return f
 }
 
 // understand turns a text into statements whose names are resolved.
@@ -243,13 +243,15 @@ func (q *requests) statements(text string, facts []*policy.Facts, params []polic
 		if err := q.copyRefusal(f); err != nil {
 			return nil, err
 		}
-		known, relations, err := c.resolve(c.executed(f))
+		known, err := c.meant(&said{text, i, f}, facts[:i])
 		if err != nil {
 			return nil, err
 		}
 		c.context.mu.Lock()
-		batch[i] = policy.Statement{Facts: known, Text: text, Start: f.Start, End: f.End, Params: params, Statements: len(facts), InTransaction: inTransaction,
-			Database: c.database, Role: c.context.role, SearchPath: c.context.path, Settings: c.meaning(), Resolved: relations}
+		batch[i] = policy.Statement{Facts: known.facts, Text: text, Start: f.Start, End: f.End, Params: params, Statements: len(facts), InTransaction: inTransaction,
+			Database: c.database, Role: c.context.role, SearchPath: c.context.path, Settings: c.meaning(), Resolved: known.relations,
+			Exposure: known.exposure, Outputs: known.outputs}
+		q.seen = known.seen
 		c.context.mu.Unlock()
 		switch f.Transaction {
 		case "begin":
@@ -261,25 +263,83 @@ func (q *requests) statements(text string, facts []*policy.Facts, params []polic
 	return batch, nil
 }
 
-// executed gives an EXECUTE the facts of what it runs. What is not known
-// stays as strict as the parser found it.
-func (c *conn) executed(f *policy.Facts) *policy.Facts {
-	if f.Kind != "EXECUTE" {
-		return f
+// meant resolves a statement, and what it stands for: an EXECUTE the statement
+// that was prepared, a FETCH the query of its cursor. before are the statements
+// in front of it in its text.
+func (c *conn) meant(s *said, before []*policy.Facts) (*resolvedFacts, error) {
+	own, err := c.resolve(s)
+	if err != nil {
+		return nil, err
 	}
-	inner := c.preparedFacts(f.Prepared)
-	if inner == nil {
-		return f
+	switch s.facts.Kind {
+	case "EXECUTE":
+		inner := c.preparedBy(s.facts.Prepared)
+		if inner == nil {
+			return own, nil
+		}
+		ran, err := c.resolve(inner)
+		if err != nil {
+			return nil, err
+		}
+		return c.executed(s.facts, own, ran), nil
+	case "FETCH", "MOVE":
+		declared := c.declared(s, before)
+		if declared == nil {
+			out := *own
+			if out.exposure != nil {
+				out.outputs, out.exposure = nil, &policy.Exposure{Cursor: s.facts.Cursor}
+			}
+			return &out, nil
+		}
+		rows, err := c.resolve(declared)
+		if err != nil {
+			return nil, err
+		}
+		out := *own
+		out.outputs, out.relations = rows.outputs, rows.relations
+		return &out, nil
 	}
-	merged := *inner
-	merged.Kind, merged.Prepared, merged.LiteralFree = f.Kind, f.Prepared, false
-	merged.Start, merged.End, merged.Shape, merged.Fingerprint = f.Start, f.End, f.Shape, f.Fingerprint
-	return &merged
+	return own, nil
 }
 
-// preparedFacts are those of the statement of that name, made by PREPARE or by
-// Parse: the names are the same to PostgreSQL. nil if there is none.
-func (c *conn) preparedFacts(name string) *policy.Facts {
+// executed gives an EXECUTE the facts of what it runs, beside those of its own
+// parameters. What is not known stays as strict as the parser found it.
+func (c *conn) executed(f *policy.Facts, own, ran *resolvedFacts) *resolvedFacts {
+	merged := *ran.facts
+	merged.Kind, merged.Prepared, merged.LiteralFree = f.Kind, f.Prepared, false
+	merged.Start, merged.End, merged.Shape, merged.Fingerprint = f.Start, f.End, f.Shape, f.Fingerprint
+	out := *ran
+	out.facts = &merged
+	if len(own.facts.Functions) > 0 { // its parameters call something: that is judged as well
+		merged.Class = policy.Stricter(merged.Class, f.Class)
+		merged.Functions = append(slices.Clone(merged.Functions), own.facts.Functions...)
+		if own.exposure != nil {
+			out.exposure = own.exposure
+		}
+	}
+	return &out
+}
+
+// declared is the statement that made the cursor a FETCH reads, nil if it was
+// not seen: that of an earlier text, or one before it in the same.
+func (c *conn) declared(s *said, before []*policy.Facts) *said {
+	for i := len(before) - 1; i >= 0; i-- {
+		f := before[i]
+		switch {
+		case f.Cursor == s.facts.Cursor && f.Kind == "DECLARE CURSOR":
+			return &said{s.text, i, f}
+		case f.Kind == "CLOSE CURSOR" && (f.Cursor == "" || f.Cursor == s.facts.Cursor), f.Kind == "DISCARD ALL":
+			return nil
+		}
+	}
+	c.context.mu.Lock()
+	defer c.context.mu.Unlock()
+	return c.context.cursors[s.facts.Cursor]
+}
+
+// preparedBy is the statement of that name, made by PREPARE or by Parse: the
+// names are the same to PostgreSQL. nil if there is none.
+func (c *conn) preparedBy(name string) *said {
 	c.context.mu.Lock()
 	inner := c.context.prepared[name]
 	c.context.mu.Unlock()
@@ -290,7 +350,7 @@ func (c *conn) preparedFacts(name string) *policy.Facts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := l.statements[name]; s != nil && !s.open && s.is != nil && len(s.is.facts) == 1 {
-		return s.is.facts[0]
+		return &said{s.is.text, 0, s.is.facts[0]}
 	}
 	return nil
 }
@@ -388,41 +448,68 @@ func (c *conn) databaseOID() uint32 {
 	return c.context.database
 }
 
-// resolve replaces names by what they mean in the target's catalogue.
-func (c *conn) resolve(f *policy.Facts) (*policy.Facts, []uint32, error) {
-	if len(f.Relations) == 0 && len(f.Functions) == 0 && len(f.Tables) == 0 && len(f.Columns) == 0 {
-		return c.context.nameless(f), nil, nil
+// resolve replaces names by what they mean in the target's catalogue. On a
+// target with tags it also finds where values come from and where they go.
+func (c *conn) resolve(s *said) (*resolvedFacts, error) {
+	f, tags := s.facts, c.gate.Tags()
+	if len(tags) == 0 && len(f.Relations) == 0 && len(f.Functions) == 0 && len(f.Tables) == 0 && len(f.Columns) == 0 {
+		return c.context.nameless(f), nil
 	}
-	s, err := c.catalog.snapshot(c.ctx, c.control, c.databaseOID(), 0)
+	// Tags are bound before anything runs that could rename what they mean.
+	seen, err := c.catalog.classified(c.ctx, c.control, c.databaseOID(), tags)
 	if err != nil {
 		c.room.log.Error("the target's catalogue cannot be read", "session", c.name, "target", c.info.Name, "error", err)
-		return nil, nil, &session.Refusal{Code: session.CodeUnavailable, Message: "the target's catalogue cannot be read, so names cannot be decided",
+		return nil, &session.Refusal{Code: session.CodeUnavailable, Message: "the target's catalogue cannot be read, so names cannot be decided",
 			Hint: "try again; if it lasts, tell whoever runs the broker"}
 	}
 	x := &c.context
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	key := x.key(f)
-	if r := x.resolved[key]; r != nil && r.version == s.version {
-		return r.facts, r.relations, nil
+	if r := x.resolved[key]; r != nil && r.version == seen.version && (len(tags) == 0 || r.seen == seen && r.dirty == x.dirty) {
+		return r, nil
 	}
-	known, relations := s.resolve(f, x.path, x.role)
-	x.remember(key, &resolvedFacts{known, relations, s.version})
-	return known, relations, nil
+	r := &resolvedFacts{version: seen.version, dirty: x.dirty}
+	r.facts, r.relations = seen.resolve(f, x.path, x.role)
+	if len(tags) > 0 {
+		r.seen = seen
+		if r.exposure, r.outputs, err = c.trace(s, seen); err != nil {
+			return nil, err
+		}
+	}
+	x.remember(key, r)
+	return r, nil
+}
+
+// trace finds the lineage of a statement. The context is locked.
+func (c *conn) trace(s *said, seen *classified) (*policy.Exposure, []policy.Output, error) {
+	parsed, err := c.room.config.Parser.Parse(c.ctx, c.principal.ID(), s.text)
+	if err != nil {
+		return nil, nil, fmt.Errorf("parse again for lineage: %w", err)
+	}
+	by := seen.seenBy(c.context.path, c.context.role)
+	by.blind = c.context.dirty
+	_, lineage, err := sql.Resolve(s.text, parsed.Tree, s.at, by)
+	if err != nil {
+		return nil, nil, &session.Refusal{Code: session.CodePolicy, Message: "where the values of this statement come from cannot be told", Detail: err.Error(),
+			Hint: "write it in a simpler way"}
+	}
+	return seen.exposure(lineage), outputs(lineage), nil
 }
 
 // nameless returns the facts of a statement that names nothing, as resolved.
-func (x *sqlContext) nameless(f *policy.Facts) *policy.Facts {
+func (x *sqlContext) nameless(f *policy.Facts) *resolvedFacts {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	key := x.key(f)
 	if r := x.resolved[key]; r != nil {
-		return r.facts
+		return r
 	}
 	known := *f
 	known.Unresolved = false
-	x.remember(key, &resolvedFacts{facts: &known})
-	return &known
+	r := &resolvedFacts{facts: &known}
+	x.remember(key, r)
+	return r
 }
 
 // remember keeps resolved names; a full cache is dropped whole. mu is held.
@@ -436,8 +523,8 @@ func (x *sqlContext) remember(key resolvedKey, r *resolvedFacts) {
 // effect notes what a statement that completed did to the session: what names
 // of statements, portals and relations mean from now on. It is called by the
 // answers half before the client learns of it.
-func (c *conn) effect(f *policy.Facts) {
-	x := &c.context
+func (c *conn) effect(r *run) {
+	f, x := r.facts, &c.context
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if changesContext(f) || f.Class == policy.Admin {
@@ -454,7 +541,7 @@ func (c *conn) effect(f *policy.Facts) {
 	defer l.mu.Unlock()
 	switch f.Kind {
 	case "PREPARE":
-		x.prepared[f.Prepared] = f
+		x.prepared[f.Prepared] = r.said
 		confirm(l, l.statements, f.Prepared, &prepared{sql: true})
 	case "DEALLOCATE":
 		c.deallocate(f.Prepared)
@@ -462,7 +549,7 @@ func (c *conn) effect(f *policy.Facts) {
 		c.deallocate("")
 		clear(x.cursors)
 	case "DECLARE CURSOR":
-		x.cursors[f.Cursor] = f
+		x.cursors[f.Cursor] = r.said
 		dropPortal(c, f.Cursor)
 	case "CLOSE CURSOR":
 		if f.Cursor == "" {

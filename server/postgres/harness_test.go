@@ -72,6 +72,12 @@ func (p *sharedParser) Facts(_ context.Context, _, text string) ([]*policy.Facts
 	return parsed.Facts, nil
 }
 
+func (p *sharedParser) Parse(_ context.Context, _, text string) (*sql.Parsed, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.client.Parse(text)
+}
+
 // house is a server of one listener: every connection is served by the room
 // under test, with a gate from the test.
 type house struct {

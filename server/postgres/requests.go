@@ -24,14 +24,15 @@ type requests struct {
 	in  *reader
 	out window // to the target
 
-	segment uint64 // of messages up to a Sync; the first is 1
-	open    bool   // this segment has sent something that only a Sync ends
-	ran     bool   // … an Execute among it
-	skip    bool   // a message of this segment was refused: skip to Sync
-	began   bool   // a BEGIN is on its way
-	unsure  bool   // something on its way may change what names mean or whether a transaction is open
-	renamed bool   // … in this segment, so that nothing that follows in it is understood
-	count   uint64 // executions so far
+	segment uint64      // of messages up to a Sync; the first is 1
+	open    bool        // this segment has sent something that only a Sync ends
+	ran     bool        // … an Execute among it
+	skip    bool        // a message of this segment was refused: skip to Sync
+	began   bool        // a BEGIN is on its way
+	unsure  bool        // something on its way may change what names mean or whether a transaction is open
+	seen    *classified // the catalogue by which statements were understood last; nil without tags
+	renamed bool        // … in this segment, so that nothing that follows in it is understood
+	count   uint64      // executions so far
 
 	admitting context.Context // what a question waits under; withdraw cancels it
 	withdraw  context.CancelFunc
@@ -238,7 +239,7 @@ func (q *requests) query(frame []byte) error {
 	if err != nil {
 		return q.refuse(err, true)
 	}
-	runs, err := q.admit(batch)
+	runs, err := q.admit(batch, q.seen)
 	if err != nil {
 		return q.refuse(err, true)
 	}
@@ -349,7 +350,8 @@ func (q *requests) bind(frame []byte) error {
 		if p.batch, err = q.statements(def.text, def.facts, m.params); err != nil {
 			return q.refuse(err, false)
 		}
-		runs, err := q.admit(p.batch)
+		p.seen = q.seen
+		runs, err := q.admit(p.batch, p.seen)
 		if err != nil {
 			return q.refuse(err, false)
 		}
@@ -458,7 +460,7 @@ func (q *requests) execute(frame []byte) error {
 // that ran to its end is admitted anew.
 func (q *requests) stillAdmitted(p *portal) error {
 	if p.run.done.Load() {
-		runs, err := q.admit(p.batch)
+		runs, err := q.admit(p.batch, p.seen)
 		if err != nil {
 			return err
 		}
@@ -581,7 +583,7 @@ func (q *requests) ask(sql string) ([][]string, error) {
 
 // admit asks the gate. While people are asked, the client's stream is watched,
 // so that a client that hangs up withdraws its question.
-func (q *requests) admit(batch []policy.Statement) ([]*run, error) {
+func (q *requests) admit(batch []policy.Statement, seen *classified) ([]*run, error) {
 	if len(batch) == 0 {
 		return nil, nil
 	}
@@ -612,9 +614,19 @@ func (q *requests) admit(batch []policy.Statement) ([]*run, error) {
 	runs := make([]*run, len(batch))
 	for i := range batch {
 		runs[i] = newRun(passes[i], batch[i].Facts, tagged)
-		runs[i].source = q.c.source(batch[i].Facts)
+		runs[i].said, runs[i].asked, runs[i].seen = &said{batch[i].Text, i, batch[i].Facts}, &batch[i], seen
+		runs[i].source = named(&batch[i])
 	}
 	return runs, nil
+}
+
+// named is whose text names a statement's columns: nil for a cursor or a
+// prepared statement that was made out of sight.
+func named(s *policy.Statement) *policy.Facts {
+	if s.Exposure != nil && s.Exposure.Cursor != "" || s.Kind == "EXECUTE" && s.Outputs == nil {
+		return nil
+	}
+	return s.Facts
 }
 
 // held tells the client that people are asked. What was admitted before goes

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hoopctl/hoopctl/policy"
+	"github.com/hoopctl/hoopctl/policy/sql"
 	"github.com/hoopctl/hoopctl/server/session"
 )
 
@@ -22,6 +23,9 @@ type Parser interface {
 	// Facts returns one Facts per statement of the text, in order; none for a
 	// text of comments. principal is the fair queue's key.
 	Facts(ctx context.Context, principal, text string) ([]*policy.Facts, error)
+	// Parse is Facts with the parse tree of this very text. It is asked on
+	// targets with tags, where lineage is wanted.
+	Parse(ctx context.Context, principal, text string) (*sql.Parsed, error)
 }
 
 // Config is what a Room is made of. Parser is required.

@@ -34,7 +34,7 @@ func (a *answers) planFields(r *run, fields []field) (*session.Refusal, error) {
 		return &session.Refusal{Code: session.CodeUnavailable, Message: "the target's catalogue cannot be read, so what may be shown cannot be decided",
 			Hint: "try again; if it lasts, tell whoever runs the broker"}, nil
 	}
-	columns := known.provenance(fields, result{facts: r.source, dirty: c.unsettled(r.source)})
+	columns := known.provenance(fields, c.result(r, known))
 	plan, err := r.pass.Plan(columns)
 	var refusal *session.Refusal
 	switch {
@@ -47,6 +47,16 @@ func (a *answers) planFields(r *run, fields []field) (*session.Refusal, error) {
 	}
 	r.plan = newRowPlan(fields, plan)
 	return nil, nil
+}
+
+// result says where the rows of a statement come from. What was understood by
+// another catalogue counts only if nothing that it touches has changed since.
+func (c *conn) result(r *run, known *classified) result {
+	from := result{facts: r.facts, dirty: c.unsettled(r.facts)}
+	if r.asked != nil && r.seen != nil && known.agrees(r.seen, r.asked.Resolved) {
+		from.outputs = r.asked.Outputs
+	}
+	return from
 }
 
 // renamed appends the RowDescription of rows whose query nobody here has read:
@@ -70,12 +80,11 @@ func renamed(dst []byte, fields []field, plan *rowPlan) []byte {
 }
 
 // unsettled is true while names or columns may not be what the catalogue says:
-// after DDL that is not committed, where temporary objects may stand before
-// others, and where the schemas searched are not known.
+// after DDL that is not committed, and in what such a statement itself answers.
 func (c *conn) unsettled(f *policy.Facts) bool {
 	c.context.mu.Lock()
 	defer c.context.mu.Unlock()
-	return c.context.dirty || c.context.temp || f != nil && f.Class == policy.Schema
+	return c.context.dirty || f != nil && f.Class == policy.Schema
 }
 
 // scrubbed appends an error or notice that carries no value: what it is about

@@ -55,7 +55,7 @@ func (q *requests) set(sql string) error {
 	if err != nil {
 		return err
 	}
-	runs, err := q.admit(batch)
+	runs, err := q.admit(batch, q.seen)
 	if err != nil {
 		return err
 	}

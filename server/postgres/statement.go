@@ -21,6 +21,7 @@ type prepared struct {
 type portal struct {
 	name  string
 	batch []policy.Statement // one statement, or none if it is empty
+	seen  *classified        // the catalogue by which it was understood
 	run   *run               // nil if the statement is empty
 	reads uint64             // of the client's reader when it was admitted
 	// described is the number of executions before the last Describe: what it
@@ -44,8 +45,11 @@ func (p *portal) close(c *conn) {
 type run struct {
 	pass   session.Pass
 	facts  *policy.Facts
-	source *policy.Facts // whose text makes the rows: of a FETCH the DECLARE's
-	tagged bool          // rows need a plan
+	said   *said             // its text, for what is named after it
+	source *policy.Facts     // whose text names its columns, nil if that was not seen
+	asked  *policy.Statement // as it was understood, with the origin of its rows
+	seen   *classified       // the catalogue by which it was understood; nil without tags
+	tagged bool              // rows need a plan
 
 	started, done atomic.Bool
 
@@ -63,7 +67,7 @@ type run struct {
 }
 
 func newRun(pass session.Pass, facts *policy.Facts, tagged bool) *run {
-	return &run{pass: pass, facts: facts, source: facts, tagged: tagged, limit: pass.RowLimit()}
+	return &run{pass: pass, facts: facts, tagged: tagged, limit: pass.RowLimit()}
 }
 
 // changes is true if running it may have changed the target for good, without
@@ -153,11 +157,15 @@ func (p *rowPlan) rewriteRow(dst, frame []byte) ([]byte, error) {
 	for i, rewrite := range p.rewrite {
 		whole := in.b
 		size := in.int32()
-		if size == -1 && !in.bad {
+		null := size == -1 && !in.bad
+		if null && (rewrite == nil || !p.columns[i].Nulls) {
 			dst = append(dst, whole[:4]...)
 			continue
 		}
-		value := in.cut(int(size))
+		var value []byte
+		if !null {
+			value = in.cut(int(size))
+		}
 		if in.bad {
 			break
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/hoopctl/hoopctl/policy"
+	"github.com/hoopctl/hoopctl/policy/mask"
 	"github.com/hoopctl/hoopctl/server/api"
 )
 
@@ -56,8 +57,12 @@ func (p *pass) planColumn(set Decider, tags []policy.Tag, c *Column) (ColumnPlan
 	if c.Proven && c.Bare && len(c.Sources) == 1 && hidden.Method != "" {
 		out.Method = hidden.Method
 	}
+	how := out.Method
+	if !c.Proven || !c.Bare {
+		how, out.Nulls = mask.Blind, true
+	}
 	var err error
-	out.Rewrite, err = p.s.cfg.Masks.Rewriter(out.Method, out.Tag, c.Type)
+	out.Rewrite, err = p.s.cfg.Masks.Rewriter(how, out.Tag, c.Type)
 	if err != nil {
 		return ColumnPlan{}, &Refusal{Code: CodePolicy, Message: fmt.Sprintf("column %q cannot be masked", c.Name), Detail: err.Error(), Rules: []string{hidden.Rule}}
 	}

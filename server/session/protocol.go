@@ -219,11 +219,14 @@ type Plan struct {
 // ColumnPlan says what to do with one column. Rewrite nil: as it is.
 type ColumnPlan struct {
 	Rewrite mask.Rewriter
-	Method  string
-	Tag     string
-	Rule    string
-	Source  string // schema.table.column, comma-separated if several
-	Why     string
+	// Nulls says that NULL is rewritten as well, as an empty value: whether a
+	// derived value is NULL may tell what it derives from.
+	Nulls  bool
+	Method string
+	Tag    string
+	Rule   string
+	Source string // schema.table.column, comma-separated if several
+	Why    string
 }
 
 // Code is the machine-readable why of a Refusal. A protocol maps it to its own
