@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -329,19 +328,5 @@ func TestDecidedRequests(t *testing.T) {
 		if phase == "denied" && !strings.Contains(err.Error(), "by bob: no") {
 			t.Errorf("denied: %v", err)
 		}
-	}
-}
-
-// A signal ends the context with itself as the cause, and the code follows.
-func TestSignals(t *testing.T) {
-	a := &app{}
-	ctx, stop := a.untilSignal(context.Background())
-	defer stop()
-	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	<-ctx.Done()
-	if got := codeOf(causeOf(ctx, context.Canceled)); got != 143 {
-		t.Errorf("exit code %d", got)
 	}
 }
