@@ -28,7 +28,7 @@ CREATE INDEX ON patients (ssn);
 CREATE UNIQUE INDEX CONCURRENTLY i ON patients USING btree (lower(name) DESC) INCLUDE (id) WHERE zip = '1';
 --> CREATE INDEX schema; tables patients; reads patients.name patients.zip; calls lower; literal
 CREATE INDEX i ON patients (my_function(ssn));
---> CREATE INDEX schema; tables patients; reads patients.ssn; calls my_function; literal
+--> CREATE INDEX schema; tables patients; reads patients.ssn; calls my_function; folds; literal
 CREATE SEQUENCE s START 5;
 --> CREATE SEQUENCE schema; tables s; literal
 CREATE SCHEMA app;
