@@ -83,7 +83,7 @@ func (c *Client) trust(o LoginOptions) (*login, *http.Client, error) {
 	l := &login{Server: c.server.String()}
 	host := c.server.Hostname()
 	if o.CAFingerprint != "" {
-		pin, err := parseFingerprint(o.CAFingerprint)
+		pin, err := ParseFingerprint(o.CAFingerprint)
 		if err != nil {
 			return nil, nil, err
 		}

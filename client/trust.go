@@ -63,8 +63,8 @@ func Fingerprint(ca *x509.Certificate) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// parseFingerprint accepts colons and capitals, as other tools print them.
-func parseFingerprint(s string) (string, error) {
+// ParseFingerprint returns a fingerprint in the form of Fingerprint. It accepts colons and capitals, as other tools print them.
+func ParseFingerprint(s string) (string, error) {
 	digits, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(s)), "sha256:")
 	b, err := hex.DecodeString(strings.ReplaceAll(digits, ":", ""))
 	if !ok || err != nil || len(b) != sha256.Size {

@@ -53,7 +53,7 @@ func (s *Server) postSecret(c *call) (any, error) {
 	}
 	if in.SourceCIDR != "" {
 		if _, err := netip.ParsePrefix(in.SourceCIDR); err != nil {
-			return nil, invalid("sourceCIDR: %v", err)
+			return nil, invalid("--source %q is no network: write it as in 10.0.0.0/8, a single address as in 10.1.2.3/32", in.SourceCIDR)
 		}
 	}
 	g, err := s.grants.Request(c.Context(), c.who, api.GrantRequest{Target: in.Target, Reason: in.Reason, Purpose: in.Purpose, Reuse: true}, c.source.Addr())

@@ -82,6 +82,7 @@ type queue struct {
 
 	requests []api.Request // pending first, the oldest first; then what was answered, the newest first
 	selected string        // name
+	chosen   bool          // … by the approver, who is not taken elsewhere by what arrives
 	asking   asking
 	reason   textinput.Model
 	detail   viewport.Model
@@ -139,10 +140,21 @@ func (q *queue) arrive(msg arrived) {
 		q.requests[i] = msg.request
 	}
 	slices.SortStableFunc(q.requests, compareRequests)
-	if q.current() == nil && len(q.requests) > 0 {
-		q.selected = q.requests[0].Metadata.Name
-	}
+	q.next()
 	q.show()
+}
+
+// next goes to what has waited longest, unless the approver looks at something
+// of their own choice, at something that waits, or is about to answer it.
+func (q *queue) next() {
+	r := q.current()
+	if r != nil && (q.chosen || q.asking != nothing || r.Status.Phase == "pending") || len(q.requests) == 0 {
+		return
+	}
+	if name := q.requests[0].Metadata.Name; name != q.selected {
+		q.selected = name
+		q.detail.GotoTop()
+	}
 }
 
 // compareRequests puts what waits first, longest waiting on top.
@@ -169,6 +181,7 @@ func (q *queue) answered(msg answered) {
 		q.say(true, "%v", msg.err)
 		return
 	}
+	q.chosen = false // done: on to the next
 	q.arrive(arrived{request: msg.request})
 	q.say(false, "%s %s", msg.request.Metadata.Name, word)
 }
@@ -262,6 +275,7 @@ func (q *queue) current() *api.Request {
 func (q *queue) move(by int) {
 	i := slices.IndexFunc(q.requests, func(r api.Request) bool { return r.Metadata.Name == q.selected })
 	if i += by; i >= 0 && i < len(q.requests) {
+		q.chosen = true
 		q.selected = q.requests[i].Metadata.Name
 		q.detail.GotoTop()
 		q.show()

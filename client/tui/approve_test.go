@@ -3,6 +3,7 @@ package tui
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"strings"
 	"testing"
@@ -96,6 +97,31 @@ func TestApproveSignsWhatIsOnTheScreen(t *testing.T) {
 	}
 	if !strings.Contains(q.View(), "r-2 approved") {
 		t.Errorf("the answer is not told:\n%s", q.View())
+	}
+}
+
+// What waits is on the screen however much history lies below it; an approver
+// who reads history is left there; an answer leads on to the next.
+func TestWhatWaitsIsLookedAtFirst(t *testing.T) {
+	d := &desk{}
+	q := newTestQueue(d)
+	for i := range 30 {
+		old := request(fmt.Sprint("old-", i), "DELETE FROM a")
+		old.Status.Phase, old.Metadata.Created = "used", noon.Add(time.Duration(i)*time.Second)
+		q.Update(arrived{request: old})
+	}
+	q.Update(arrived{request: request("new-1", "DELETE FROM b")})
+	if q.selected != "new-1" || !strings.Contains(q.View(), "DELETE FROM b") {
+		t.Fatalf("looks at %s:\n%s", q.selected, q.View())
+	}
+	q.Update(arrived{request: request("new-2", "DELETE FROM c")})
+	if press(q, "a", "enter"); d.shown.Metadata.Name != "new-1" || q.selected != "new-2" {
+		t.Errorf("signed %s, then looks at %s", d.shown.Metadata.Name, q.selected)
+	}
+	press(q, "down")
+	reads := q.selected
+	if q.Update(arrived{request: request("new-3", "DELETE FROM d")}); q.selected != reads {
+		t.Errorf("was taken from %s to %s", reads, q.selected)
 	}
 }
 

@@ -130,7 +130,11 @@ func (a *app) apply(ctx context.Context, cl *client.Client, o applyOptions, dryR
 	if err != nil {
 		return api.Applied{}, err
 	}
-	return cl.Apply(ctx, api.Apply{Files: files, DryRun: dryRun, Prune: o.prune, Reason: o.reason})
+	done, err := cl.Apply(ctx, api.Apply{Files: files, DryRun: dryRun, Prune: o.prune, Reason: o.reason})
+	if err == nil && len(done.Results) == 0 {
+		err = withHint(errNothing, "the files hold no resource")
+	}
+	return done, err
 }
 
 // readResources reads files, and folders with all that is below them. The

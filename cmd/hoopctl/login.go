@@ -128,6 +128,11 @@ func (a *app) login(ctx context.Context, c contextConfig, o loginOptions) error 
 	c.CAFingerprint = cmp.Or(o.fingerprint, c.CAFingerprint)
 	c.CAFile = cmp.Or(o.caFile, c.CAFile)
 	c.Issuer = cmp.Or(o.issuer, c.Issuer)
+	if pin := c.CAFingerprint; pin != "" {
+		if _, err := client.ParseFingerprint(pin); err != nil {
+			return &usageError{message: err.Error(), hint: "the server prints it at its start"}
+		}
+	}
 	cl, err := a.connectTo(c)
 	if err != nil {
 		return err

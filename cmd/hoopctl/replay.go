@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -368,7 +369,7 @@ func (p *player) describe(e *api.Event, answers []api.Approval) string {
 		}
 		return s + ": " + e.Statement
 	case api.EventOutcome:
-		s := fmt.Sprintf("#%d %s", e.Sequence, e.Status)
+		s := fmt.Sprintf("#%d %s", e.Sequence, cmp.Or(e.Status, "ended with an error"))
 		if e.SQLState != "" {
 			s += " " + e.SQLState
 		}
