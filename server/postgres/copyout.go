@@ -186,11 +186,14 @@ func (d *copyDecoder) tuple(dst []byte, in *cursor) []byte {
 		if in.bad {
 			return dst
 		}
-		if size == -1 {
+		if size == -1 && !d.plan.nulls(i) {
 			dst = append(dst, whole[:4]...)
 			continue
 		}
-		value := in.cut(int(size))
+		var value []byte
+		if size != -1 {
+			value = in.cut(int(size))
+		}
 		switch {
 		case in.bad:
 			return dst
@@ -225,7 +228,7 @@ func (d *copyDecoder) line(dst, data []byte) ([]byte, bool) {
 			return dst, false
 		}
 		rest = rest[len(raw):]
-		if rewrite == nil || null {
+		if rewrite == nil || null && !d.plan.nulls(i) {
 			dst = append(dst, raw...)
 			continue
 		}

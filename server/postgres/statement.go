@@ -143,6 +143,9 @@ func (p *rowPlan) masked() []session.MaskedColumn {
 	return out
 }
 
+// nulls reports whether NULL is rewritten in a column, too.
+func (p *rowPlan) nulls(i int) bool { return p.rewrite[i] != nil && i < len(p.columns) && p.columns[i].Nulls }
+
 // rewriteRow appends the DataRow as it may be shown.
 func (p *rowPlan) rewriteRow(dst, frame []byte) ([]byte, error) {
 	in := cursor{b: body(frame)}
@@ -158,7 +161,7 @@ func (p *rowPlan) rewriteRow(dst, frame []byte) ([]byte, error) {
 		whole := in.b
 		size := in.int32()
 		null := size == -1 && !in.bad
-		if null && (rewrite == nil || !p.columns[i].Nulls) {
+		if null && !p.nulls(i) {
 			dst = append(dst, whole[:4]...)
 			continue
 		}
