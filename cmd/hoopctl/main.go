@@ -13,9 +13,12 @@ import (
 	"time"
 
 	"github.com/pkg/browser"
+
+	"github.com/hoopctl/hoopctl/client/tui/quiet"
 )
 
 func main() {
+	quiet.End()
 	os.Exit(run(context.Background(), os.Args[1:], &app{
 		in:     os.Stdin,
 		out:    os.Stdout,
