@@ -63,8 +63,8 @@ show alice psql "$url" -c 'DROP TABLE visits' -c 'SELECT 1 AS still_here' | sed 
 refused alice 121 hoopctl exec clinic -c 'DROP TABLE visits'
 
 title "What touches every row waits for a person"
-echo "alice\$ psql … -c \"UPDATE patients SET zip = '94110'\""
-as alice psql "$url" -c "UPDATE patients SET zip = '94110'" >held 2>&1 &
+echo "alice\$ psql … -c \"UPDATE patients SET diagnosis = 'I10'\""
+as alice psql "$url" -c "UPDATE patients SET diagnosis = 'I10'" >held 2>&1 &
 held=$!
 await grep -q 'waiting for approval' held
 request=$(grep -o 'r-[0-9]*' held | head -1)

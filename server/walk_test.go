@@ -19,9 +19,9 @@ func TestWalk(t *testing.T) {
 		{name: "refused", sql: "DROP TABLE visits", want: "42501"},
 		{name: "target's own error", sql: "SELECT nope FROM patients", want: "42703"},
 		{name: "syntax", sql: "SELEC 1", want: "42601"},
-		{name: "write", sql: "UPDATE patients SET zip = '94111' WHERE id = 7", want: "UPDATE 1"},
+		{name: "write", sql: "UPDATE patients SET diagnosis = '94111' WHERE id = 7", want: "UPDATE 1"},
 		{name: "several", sql: "SELECT 1; SELECT 2", want: "1\n2"},
-		{name: "transaction", sql: "BEGIN; UPDATE patients SET zip = '0' WHERE id = 8; ROLLBACK", want: "ROLLBACK"},
+		{name: "transaction", sql: "BEGIN; UPDATE patients SET diagnosis = '0' WHERE id = 8; ROLLBACK", want: "ROLLBACK"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, _ := f.psql(t, c.sql)
