@@ -144,7 +144,9 @@ func (p *rowPlan) masked() []session.MaskedColumn {
 }
 
 // nulls reports whether NULL is rewritten in a column, too.
-func (p *rowPlan) nulls(i int) bool { return p.rewrite[i] != nil && i < len(p.columns) && p.columns[i].Nulls }
+func (p *rowPlan) nulls(i int) bool {
+	return p.rewrite[i] != nil && i < len(p.columns) && p.columns[i].Nulls
+}
 
 // rewriteRow appends the DataRow as it may be shown.
 func (p *rowPlan) rewriteRow(dst, frame []byte) ([]byte, error) {
