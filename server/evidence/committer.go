@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -21,6 +22,7 @@ func (l *Log) run() {
 		select {
 		case <-l.wake:
 			l.linger()
+			runtime.Gosched() // sessions that can run now may add to the batch; alone, this costs nothing
 			l.commitPending()
 		case <-retry.C:
 			l.heal()
