@@ -194,12 +194,23 @@ type ocsfFindingRef struct {
 // ocsfUnmapped keeps the whole event, and the hash by which its proof names it.
 type ocsfUnmapped struct {
 	Event    json.RawMessage `json:"hoopctl"`
-	LeafHash string          `json:"hoopctl_leaf_hash"` // RFC 6962, hex
+	LeafHash string          `json:"hoopctl_leaf_hash,omitempty"` // RFC 6962, hex
 }
 
 // Leaf is the canonical bytes of an event, as they are in the log.
 func Leaf(e *api.Event) []byte {
 	return appendBody(appendHead(nil, e.Index, e.Node, e.Time.UTC()), e)
+}
+
+// hashOf is the hash by which the tree knows a leaf, hex. A leaf that was read
+// back and holds U+FFFD may have been written with what was no UTF-8: its exact
+// bytes are in the log only, and there is no hash.
+func hashOf(leaf []byte) string {
+	if bytes.ContainsRune(leaf, utf8.RuneError) {
+		return ""
+	}
+	h := tlog.RecordHash(leaf)
+	return hex.EncodeToString(h[:])
 }
 
 // AppendOCSF appends an event as one line of OCSF JSON. Statements have no
@@ -208,13 +219,12 @@ func AppendOCSF(b []byte, e *api.Event) ([]byte, error) {
 	a := activityOf(e)
 	id, name, _ := severity(e)
 	leaf := Leaf(e)
-	hash := tlog.RecordHash(leaf)
 	o := ocsfEvent{
 		ActivityID: a.id, ActivityName: a.name, CategoryUID: a.class / 1000, CategoryName: ocsfNames[a.class].category, ClassUID: a.class, ClassName: ocsfNames[a.class].class,
 		TypeUID: a.class*100 + a.id, SeverityID: id, Severity: name, StatusID: 1, Status: "Success", StatusCode: e.SQLState, StatusDetail: e.Reason,
 		Time: e.Time.UnixMilli(), Message: e.Kind,
 		Metadata: ocsfMetadata{Version: ocsfVersion, UID: EventID(e), LogName: Origin(e.Node), Sequence: e.Index, Product: ocsfProduct{"hoopctl", "hoopctl"}},
-		Unmapped: ocsfUnmapped{Event: leaf, LeafHash: hex.EncodeToString(hash[:])},
+		Unmapped: ocsfUnmapped{Event: leaf, LeafHash: hashOf(leaf)},
 	}
 	if failed(e) {
 		o.StatusID, o.Status = 2, "Failure"
