@@ -221,6 +221,23 @@ func (c *Client) DeleteResource(ctx context.Context, kind, name, why string) (ap
 	return out, err
 }
 
+// Replay asks which recorded statements another set would decide otherwise.
+func (c *Client) Replay(ctx context.Context, r api.Replay) (api.Replayed, error) {
+	return post[api.Replayed](ctx, c, api.PathReplay, r)
+}
+
+// Learn asks which statements a principal ran.
+func (c *Client) Learn(ctx context.Context, l api.Learn) (api.Learned, error) {
+	return post[api.Learned](ctx, c, api.PathLearn, l)
+}
+
+// Fired asks what rules decided since then.
+func (c *Client) Fired(ctx context.Context, since time.Time) (api.Fired, error) {
+	var out api.Fired
+	err := c.call(ctx, http.MethodGet, api.PathFired, url.Values{"since": {since.UTC().Format(time.RFC3339Nano)}}, nil, &out)
+	return out, err
+}
+
 // Events searches the evidence's timeline.
 func (c *Client) Events(ctx context.Context, q api.EventQuery) ([]api.Event, error) {
 	return list[api.Event](ctx, c, api.PathEvents, q.Values())

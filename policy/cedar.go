@@ -416,3 +416,20 @@ func stringLiterals(n ast.IsNode) []string {
 	}
 	return out
 }
+
+// RuleIDs are the ids of the rules in Cedar text, in the order written.
+func RuleIDs(text string) ([]string, error) {
+	list, err := parseCedar(text)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, p := range list {
+		for _, a := range annotations(p) {
+			if a.key == "id" {
+				ids = append(ids, a.value)
+			}
+		}
+	}
+	return ids, nil
+}

@@ -21,6 +21,7 @@ type rule struct {
 	id     string
 	file   string
 	line   int
+	of     string // name of the Policy resource that it stands in
 	policy *cedar.Policy
 	order  int // among all rules of the set, in the order written
 	forbid bool
@@ -78,7 +79,7 @@ func (l *linter) add(res *Resource, spec *PolicySpec) {
 		l.problems = append(l.problems, Problem{File: file, Line: first, Field: "spec.cedar", Message: "holds no policy, only comments"})
 	}
 	for _, p := range list {
-		r := &rule{file: file, line: first + p.Position().Line - 1, policy: p, order: len(l.rules), forbid: p.Effect() == cedar.Forbid,
+		r := &rule{of: res.Metadata.Name, file: file, line: first + p.Position().Line - 1, policy: p, order: len(l.rules), forbid: p.Effect() == cedar.Forbid,
 			scope: l.language.scope(p), quorum: 1}
 		r.reads, r.tests = reads(p)
 		l.annotate(r)

@@ -311,6 +311,7 @@ func (s *Set) Target(name string) (TargetRef, *TargetSpec, bool) {
 // Rule describes one Cedar rule for people: describe policy, explain.
 type Rule struct {
 	ID       string        `json:"id"`
+	Policy   string        `json:"policy"` // name of the resource that it stands in
 	Effect   string        `json:"effect"` // permit | forbid
 	File     string        `json:"file"`
 	Line     int           `json:"line"`
@@ -328,7 +329,7 @@ func (s *Set) Rule(id string) (Rule, bool) {
 		return Rule{}, false
 	}
 	r := s.byID[id]
-	out := Rule{ID: r.id, Effect: "permit", File: r.file, Line: r.line, Reason: r.reason, Approve: r.approve, RowLimit: r.limit, Text: string(r.policy.MarshalCedar())}
+	out := Rule{ID: r.id, Policy: r.of, Effect: "permit", File: r.file, Line: r.line, Reason: r.reason, Approve: r.approve, RowLimit: r.limit, Text: string(r.policy.MarshalCedar())}
 	if r.forbid {
 		out.Effect = "forbid"
 	}

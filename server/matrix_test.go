@@ -49,6 +49,9 @@ var matrix = map[string]string{
 	"GET " + api.PathResources:     "nnnnyy",
 	"GET " + api.PathResource:      "nnnnyy",
 	"DELETE " + api.PathResource:   "nnnnny",
+	"POST " + api.PathReplay:       "nnnnyy",
+	"POST " + api.PathLearn:        "nnnnyy",
+	"GET " + api.PathFired:         "nnnnyy",
 	"GET " + api.PathEvents:        "nnnnyy",
 	"GET " + api.PathCheckpoint:    "nnnnyy",
 	"GET " + api.PathEvidenceFiles: "nnnnyy",
@@ -65,6 +68,8 @@ var bodies = map[string]any{
 	"POST " + api.PathSecrets: api.SecretRequest{Target: "clinic"},
 	"POST " + api.PathApply:   api.Apply{DryRun: true},
 	"POST " + api.PathAnswer:  api.Answer{},
+	"POST " + api.PathReplay:  api.Replay{},
+	"POST " + api.PathLearn:   api.Learn{Principal: "alice"},
 }
 
 // T51, T52, T61: every call of the API by everyone. A call without a row fails.

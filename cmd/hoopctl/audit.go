@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ type eventFlags struct {
 }
 
 func (e *eventFlags) flags(f *pflag.FlagSet) {
-	f.StringVar(&e.since, "since", "", "from here on: 24h (ago), 2026-11-01, or 2026-11-01T08:00:00Z")
+	f.StringVar(&e.since, "since", "", "from here on: 24h or 7d (ago), 2026-11-01, or 2026-11-01T08:00:00Z")
 	f.StringVar(&e.until, "until", "", "up to here")
 	f.StringSliceVar(&e.query.Kind, "kind", nil, "kinds of event: statement, approval, login, grant, session.open, …")
 	f.StringVar(&e.query.Principal, "principal", "", "by this principal: name or ID")
@@ -76,6 +77,11 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	}
 	if d, err := time.ParseDuration(s); err == nil {
 		return now.Add(-d), nil
+	}
+	if n, ok := strings.CutSuffix(s, "d"); ok {
+		if days, err := strconv.Atoi(n); err == nil {
+			return now.AddDate(0, 0, -days), nil
+		}
 	}
 	if t, err := time.ParseInLocation(time.DateOnly, s, time.Local); err == nil {
 		return t, nil

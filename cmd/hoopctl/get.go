@@ -31,6 +31,8 @@ type collection[T any] struct {
 	get      func(context.Context, *client.Client, string) (T, error)
 	watch    func(context.Context, *client.Client) iter.Seq2[client.Change[T], error] // nil: it cannot be watched
 	describe func(io.Writer, T) error
+	// more adds what describe has to ask the server for; nil: nothing.
+	more func(context.Context, *client.Client, T) error
 	// remove deletes by name and says what that broke; nil: it cannot be deleted.
 	remove func(ctx context.Context, c *client.Client, name, reason string) (string, error)
 }
@@ -181,7 +183,10 @@ func (c collection[T]) explain(ctx context.Context, a *app, cl *client.Client, n
 	if a.format() != "" {
 		return printObject(a.out, a.format(), it)
 	}
-	return c.describe(a.out, it)
+	if err := c.describe(a.out, it); err != nil || c.more == nil {
+		return err
+	}
+	return c.more(ctx, cl, it)
 }
 
 func (c collection[T]) delete(ctx context.Context, a *app, cl *client.Client, name, reason string) error {
@@ -687,6 +692,12 @@ func resources(a *app, k string) collection[api.Resource] {
 			return c.Resource(ctx, k, name)
 		},
 		describe: func(w io.Writer, r api.Resource) error { return printObject(w, "yaml", r) },
+		more: func(ctx context.Context, c *client.Client, r api.Resource) error {
+			if k != policy.KindPolicy {
+				return nil
+			}
+			return a.describeFired(ctx, c, r)
+		},
 		remove: func(ctx context.Context, c *client.Client, name, reason string) (string, error) {
 			return a.deleteResource(ctx, c, k, name, reason)
 		},

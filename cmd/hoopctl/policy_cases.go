@@ -25,8 +25,9 @@ services. They are resources in files; apply puts them in force. docs/policy.md
 says how they are written.`,
 		Example: `  hoopctl policy init --hipaa policies/
   hoopctl policy test policies/hipaa.cases.yaml
-  hoopctl diff -f policies/`,
-	}, newPolicyInit(a), newPolicyTest(a))
+  hoopctl diff -f policies/
+  hoopctl policy replay -f policies/ --since 7d`,
+	}, newPolicyInit(a), newPolicyTest(a), newPolicyReplay(a), newPolicyLearn(a))
 }
 
 func newPolicyTest(a *app) *cobra.Command {

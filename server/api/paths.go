@@ -20,6 +20,9 @@ const (
 	PathApply         = "/v1/apply"                    // POST Apply → Applied
 	PathResources     = "/v1/resources/{kind}"         // GET → List[Resource]
 	PathResource      = "/v1/resources/{kind}/{name}"  // GET → Resource; DELETE
+	PathReplay        = "/v1/policy/replay"            // POST Replay → Replayed
+	PathLearn         = "/v1/policy/learn"             // POST Learn → Learned
+	PathFired         = "/v1/policy/fired"             // GET ?since=TIME → Fired
 	PathEvents        = "/v1/evidence/events"          // GET ?… (EventQuery) → List[Event]
 	PathCheckpoint    = "/v1/evidence/checkpoint"      // GET → signed note, text/plain
 	PathEvidenceFiles = "/v1/evidence/files"           // GET → EvidenceFiles: names and sizes

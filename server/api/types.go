@@ -377,6 +377,60 @@ type AppliedResource struct {
 	Diff   string `json:"diff,omitempty"`
 }
 
+// Replay asks which recorded statements would be decided otherwise if Files
+// were applied (as Apply does), or the change that waits under Request.
+type Replay struct {
+	Files     []File    `json:"files,omitempty"`
+	Prune     bool      `json:"prune,omitempty"`
+	Request   string    `json:"request,omitempty"`
+	Since     time.Time `json:"since"`
+	Target    string    `json:"target,omitempty"`
+	Principal string    `json:"principal,omitempty"` // ID or name
+}
+
+// Replayed is the answer.
+type Replayed struct {
+	Since     time.Time        `json:"since"`
+	Policy    string           `json:"policy"`              // digest of the set that decided
+	Decided   int              `json:"decided"`             // statements
+	Undecided int              `json:"undecided,omitempty"` // statements of which the evidence says too little
+	Truncated bool             `json:"truncated,omitempty"` // there are more since then
+	Changed   []policy.Changed `json:"changed"`
+}
+
+// Learn asks which statements a principal ran.
+type Learn struct {
+	Principal string    `json:"principal"` // ID or name
+	Target    string    `json:"target,omitempty"`
+	Since     time.Time `json:"since"`
+}
+
+// Learned is the answer, the most frequent first.
+type Learned struct {
+	Principal  string       `json:"principal"`
+	Since      time.Time    `json:"since"`
+	Undecided  int          `json:"undecided,omitempty"`
+	Truncated  bool         `json:"truncated,omitempty"`
+	Statements []policy.Use `json:"statements"`
+}
+
+// Fired says what rules decided lately, by the evidence.
+type Fired struct {
+	Since     time.Time   `json:"since"`
+	Truncated bool        `json:"truncated,omitempty"`
+	Rules     []FiredRule `json:"rules"`
+}
+
+// FiredRule counts the statements and grants in whose verdict a rule stands.
+type FiredRule struct {
+	Rule    string    `json:"rule"`
+	Policy  string    `json:"policy,omitempty"` // name of the resource that it stands in; "" if it is the house's own, or gone
+	Allowed int       `json:"allowed"`
+	Held    int       `json:"held"` // people agreed to it
+	Denied  int       `json:"denied"`
+	Last    time.Time `json:"last"`
+}
+
 // Resource is any stored resource, as JSON of its YAML. Secrets never stand in it.
 type Resource struct {
 	APIVersion string          `json:"apiVersion"`

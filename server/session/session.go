@@ -142,7 +142,10 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 		Source: sourceText(cfg.Source), Via: cfg.Via, Target: cfg.Target.Name, Grant: cfg.Grant, Session: cfg.Name, Purpose: cfg.Purpose}}
 	e := s.event(api.EventSessionOpen)
 	e.Groups = cfg.Principal.Groups
-	e.Attrs = map[string]string{"database": cfg.Database, "application": cfg.App, "evidence": s.mode()}
+	e.Attrs = map[string]string{"database": cfg.Database, "application": cfg.App, "evidence": s.mode(), "principal": string(cfg.Principal.Kind)}
+	if cfg.Principal.MFA {
+		e.Attrs["mfa"] = "true"
+	}
 	if err := s.append(ctx, &e); err != nil {
 		return nil, evidenceRefusal(err)
 	}
