@@ -170,6 +170,9 @@ func TestStories(t *testing.T) {
 			env.Setenv("PATH", env.Getenv("PATH")+string(filepath.ListSeparator)+bin)
 			env.Setenv("HOOPCTL_HOME", filepath.Join(env.WorkDir, "home", "nobody"))
 			env.Setenv("HOOPCTL_NO_BROWSER", "1")
+			if cache, err := os.UserCacheDir(); err == nil {
+				env.Setenv("XDG_CACHE_HOME", cache) // where the parser's compiled code lies
+			}
 			env.Values[own{}] = new(running)
 			return nil
 		},

@@ -16,8 +16,9 @@ import (
 )
 
 // warmup is how long a child may take to be ready: compiling without a code
-// cache takes seconds on a fast machine.
-const warmup = 60 * time.Second
+// cache takes seconds on a fast machine, and minutes on a small busy one, which
+// would never be ready if it were ended before.
+const warmup = 5 * time.Minute
 
 // child is one running parser.
 type child struct {
@@ -39,6 +40,7 @@ func (p *Pool) work(ctx context.Context) {
 			if p.running.Load() == 0 {
 				p.queue.refuse(&Unavailable{err})
 			}
+			p.once.Do(func() { close(p.tried) })
 			if ctx.Err() == nil {
 				p.cfg.Log.Error("the SQL parser did not start", "error", err, "again_in", delay)
 			}
@@ -49,7 +51,7 @@ func (p *Pool) work(ctx context.Context) {
 		delay = 50 * time.Millisecond
 		p.failed.Store(nil)
 		p.running.Add(1)
-		p.once.Do(func() { close(p.ready) })
+		p.once.Do(func() { close(p.tried) })
 		why := p.feed(ctx, c)
 		p.running.Add(-1)
 		c.end()

@@ -74,7 +74,7 @@ type Pool struct {
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 	starts  sync.Mutex    // one child warms at a time: the second loads what the first compiled
-	ready   chan struct{} // closed when a first child is ready
+	tried   chan struct{} // closed when a first child is ready, or did not start
 	once    sync.Once
 	running atomic.Int32          // children that can be asked
 	failed  atomic.Pointer[error] // why the last start failed, nil once one succeeded
@@ -98,7 +98,7 @@ func New(cfg Config) (*Pool, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	p := &Pool{cfg: cfg, queue: newQueue(), cache: newCache(cfg.CacheBytes), stop: stop, ready: make(chan struct{})}
+	p := &Pool{cfg: cfg, queue: newQueue(), cache: newCache(cfg.CacheBytes), stop: stop, tried: make(chan struct{})}
 	for range cfg.Workers {
 		p.done.Go(func() { p.work(ctx) })
 	}
@@ -112,10 +112,14 @@ func orDefault[T ~int | ~int64](v, def T) T {
 	return v
 }
 
-// Ready waits until a child can be asked.
+// Ready waits until a child can be asked, or the first that was started did
+// not get so far; the pool goes on trying either way.
 func (p *Pool) Ready(ctx context.Context) error {
 	select {
-	case <-p.ready:
+	case <-p.tried:
+		if why := p.failed.Load(); why != nil {
+			return &Unavailable{*why}
+		}
 		return nil
 	case <-ctx.Done():
 		return &Unavailable{fmt.Errorf("%w: %w", errNotSoon, ctx.Err())}
