@@ -115,13 +115,11 @@ func TestFolderThatCannotBePassed(t *testing.T) {
 }
 
 func TestMissingBinaries(t *testing.T) {
-	_, err := devpg.Start(t.Context(), devpg.Config{Dir: t.TempDir(), BinDir: t.TempDir()})
-	if err == nil || !strings.Contains(err.Error(), "initdb") {
-		t.Errorf("%v", err)
-	}
+	named := t.TempDir()
+	_, err := devpg.Start(t.Context(), devpg.Config{Dir: t.TempDir(), BinDir: named})
 	var missing *devpg.MissingError
-	if errors.As(err, &missing) {
-		t.Error("a folder that was named is not a missing package")
+	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "initdb") || !strings.Contains(err.Error(), named) {
+		t.Errorf("the folder that was named is not in the error: %v", err)
 	}
 	if hint := (&devpg.MissingError{}).Hint(); !strings.Contains(hint, "postgresql") {
 		t.Errorf("the hint names no package: %s", hint)
