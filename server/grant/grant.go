@@ -566,6 +566,9 @@ func (r *Room) Recheck(ctx context.Context, ids ...string) error {
 		}
 		if err != nil {
 			why = "it could not be decided again"
+			if isReason(err, api.ReasonNotFound) {
+				why, err = err.Error(), nil // the target is gone: that is an answer
+			}
 			errs = append(errs, err)
 		}
 		if err := r.end(ctx, g, End{Phase: Revoked, By: "policy", Reason: why}, "policy"); err != nil && isReason(err, api.ReasonEvidence) {

@@ -393,7 +393,7 @@ func (s *Session) ask(ctx context.Context, batch []policy.Statement, cures []pol
 		limit = s.cfg.HoldInTransaction
 	}
 	held := &Refusal{Code: CodeHold, Message: fmt.Sprintf("nobody answered within %s", limit), Rules: rulesOf(cures),
-		Hint: "ask again, or ask ahead of time with hoopctl request --sql"}
+		Hint: "give people time: hoopctl exec TARGET --no-wait -c … asks and leaves, exec TARGET --resume REQUEST runs it once they said yes"}
 	wait, cancel := context.WithTimeoutCause(ctx, limit, held)
 	defer cancel()
 	q := Question{Spec: s.question(batch, cures), Expires: shortest(limit, cures), NoWait: s.cfg.NoWait, Resume: s.cfg.Resume}
