@@ -17,6 +17,7 @@ func confine(memory string) error {
 		return fmt.Errorf("read the memory limit %q: %w", memory, err)
 	}
 	debug.SetMemoryLimit(int64(bytes / 2)) //nolint:gosec // 63 bits
+	bytes *= instrumented
 	limits := []struct {
 		what     int
 		soft, hi uint64

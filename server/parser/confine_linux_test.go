@@ -50,7 +50,8 @@ func TestTheChildIsConfined(t *testing.T) {
 		t.Errorf("its environment is %q", env)
 	}
 	limits := proc("limits")
-	for _, want := range []string{"Max data size             943718400            943718400", "Max cpu time              600                  600", "Max core file size        0                    0"} {
+	data := uint64(900<<20) * instrumented
+	for _, want := range []string{fmt.Sprintf("Max data size             %-20d %-20d", data, data), "Max cpu time              600                  600", "Max core file size        0                    0"} {
 		if !strings.Contains(limits, want) {
 			t.Errorf("no %q in\n%s", want, limits)
 		}
