@@ -41,12 +41,13 @@ type Server struct {
 	Password  string // of Superuser
 	CA        []byte // PEM of the authority that signed the server's certificate (127.0.0.1, ::1, localhost)
 	Dir       string // holds the data folder, the log and the socket
-	BinDir    string // where postgres, psql and pgbench lie
+	BinDir    string // where psql and pgbench lie
 
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the postmaster is gone
-	next sync.Mutex
-	n    int
+	programs string // where initdb and postgres lie
+	cmd      *exec.Cmd
+	done     chan struct{} // closed when the postmaster is gone
+	next     sync.Mutex
+	n        int
 }
 
 // shared is the one cluster of a test binary whose TestMain calls Main. It is
@@ -56,6 +57,8 @@ var shared struct {
 	on     bool
 	server *Server
 	err    error
+	newer  *Server // PostgreSQL 18
+	use18  bool
 }
 
 // Main runs the tests of a package on one cluster, which the first Start of
@@ -69,8 +72,10 @@ func Main(m *testing.M) int {
 	defer func() {
 		shared.Lock()
 		defer shared.Unlock()
-		if shared.server != nil {
-			shared.server.stop()
+		for _, s := range []*Server{shared.server, shared.newer} {
+			if s != nil {
+				s.stop()
+			}
 		}
 	}()
 	return m.Run()
@@ -78,26 +83,60 @@ func Main(m *testing.M) int {
 
 // Start returns a running cluster: the package's one if its TestMain calls
 // [Main], else one that stops when t ends. It fails t if there is no
-// PostgreSQL or it does not start within a minute.
+// PostgreSQL or it does not start within a minute. After [Use18] it is the
+// cluster of PostgreSQL 18.
 func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()
+	if shared.use18 && len(settings) == 0 {
+		return shared.newer
+	}
 	if shared.on && len(settings) == 0 {
 		if shared.server == nil && shared.err == nil {
-			shared.server, shared.err = start(nil)
+			shared.server, shared.err = start("", nil)
 		}
 		if shared.err != nil {
 			t.Fatal(shared.err)
 		}
 		return shared.server
 	}
-	s, err := start(settings)
+	programs := ""
+	if shared.use18 {
+		programs = shared.newer.programs
+	}
+	s, err := start(programs, settings)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.stop)
 	return s
+}
+
+// Use18 makes every Start until t ends return PostgreSQL 18, so that one test
+// can run others again on it. It skips t, with the reason, where
+// .ci/setup.sh could not install PostgreSQL 18; it fails t where it is there
+// and does not start. Only for packages whose TestMain calls [Main], and whose
+// tests are not parallel.
+func Use18(t testing.TB) {
+	t.Helper()
+	dir, err := BinDir18()
+	if err != nil {
+		t.Skip("SKIPPED: " + err.Error())
+	}
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.newer == nil {
+		if shared.newer, err = start(dir, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shared.use18 = true
+	t.Cleanup(func() {
+		shared.Lock()
+		defer shared.Unlock()
+		shared.use18 = false
+	})
 }
 
 // URL is a connection string for Superuser on the database "postgres", without TLS.
@@ -203,21 +242,56 @@ func BinDir() (string, error) {
 	return filepath.Dir(found[len(found)-1]), nil
 }
 
+// BinDir18 is the folder of PostgreSQL 18's initdb and postgres (it may hold no
+// clients): $HOOPCTL_PG18_BIN, Debian's, or what .ci/setup.sh installed.
+func BinDir18() (string, error) {
+	for _, pattern := range []string{
+		filepath.Join(os.Getenv("HOOPCTL_PG18_BIN"), "initdb"),
+		"/usr/lib/postgresql/18/bin/initdb",
+		filepath.Join(Packages(), "@embedded-postgres", "*", "native", "bin", "initdb"),
+	} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 && filepath.IsAbs(found[0]) {
+			return filepath.Dir(found[0]), nil
+		}
+	}
+	return "", errors.New("no PostgreSQL 18 here: run .ci/setup.sh, or set HOOPCTL_PG18_BIN to the folder of its initdb")
+}
+
+// Packages is the node_modules into which .ci/setup.sh installs what
+// testdata/clients/package.json names. It may not exist.
+func Packages() string {
+	cache := os.Getenv("HOOPCTL_TEST_CACHE")
+	switch {
+	case cache != "":
+	case os.Getuid() == 0:
+		cache = "/var/cache/hoopctl-test" // PostgreSQL's own user cannot pass root's home
+	case os.Getenv("XDG_CACHE_HOME") != "":
+		cache = filepath.Join(os.Getenv("XDG_CACHE_HOME"), "hoopctl-test")
+	default:
+		cache = filepath.Join(os.Getenv("HOME"), ".cache", "hoopctl-test")
+	}
+	return filepath.Join(cache, "npm", "node_modules")
+}
+
 func debianMajor(path string) int {
 	n, _ := strconv.Atoi(strings.Split(path, "/")[4])
 	return n
 }
 
-func start(settings []string) (*Server, error) {
+// start runs the server programs in a folder, "" for those beside the clients.
+func start(programs string, settings []string) (*Server, error) {
 	bin, err := BinDir()
 	if err != nil {
 		return nil, err
+	}
+	if programs == "" {
+		programs = bin
 	}
 	dir, err := os.MkdirTemp("", "hoopctl-pg-")
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Superuser: "postgres", Password: rand.Text(), Dir: dir, BinDir: bin}
+	s := &Server{Superuser: "postgres", Password: rand.Text(), Dir: dir, BinDir: bin, programs: programs}
 	if err := s.init(); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
@@ -249,7 +323,7 @@ func (s *Server) init() error {
 	if err := handOver(s.Dir); err != nil {
 		return err
 	}
-	cmd := exec.Command(filepath.Join(s.BinDir, "initdb"), "-D", s.data(), "-U", s.Superuser, "-A", "scram-sha-256",
+	cmd := exec.Command(filepath.Join(s.programs, "initdb"), "-D", s.data(), "-U", s.Superuser, "-A", "scram-sha-256",
 		"--pwfile", password, "-E", "UTF8", "--locale", "C.UTF-8", "--no-sync")
 	cmd.Dir = s.Dir
 	asOwner(cmd)
@@ -280,7 +354,7 @@ func (s *Server) launch(settings []string) error {
 	}, settings...) {
 		args = append(args, "-c", set)
 	}
-	s.cmd = exec.Command(filepath.Join(s.BinDir, "postgres"), args...)
+	s.cmd = exec.Command(filepath.Join(s.programs, "postgres"), args...)
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.Dir, log, log
 	asOwner(s.cmd)
 	if err := s.cmd.Start(); err != nil {

@@ -57,3 +57,16 @@ func TestOwnClusterLeavesNothing(t *testing.T) {
 		t.Errorf("%s is still there: %v", dir, err)
 	}
 }
+
+func TestPostgreSQL18(t *testing.T) {
+	older := Start(t)
+	t.Run("18", func(t *testing.T) {
+		Use18(t)
+		if v := Start(t).Exec(t, "postgres", "SHOW server_version_num"); v[0][0][:2] != "18" {
+			t.Errorf("version %s", v[0][0])
+		}
+	})
+	if Start(t) != older {
+		t.Error("Use18 outlives its test")
+	}
+}
