@@ -21,7 +21,7 @@ finish() {
 }
 trap finish EXIT
 
-title() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+title() { if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n## %s\n' "$*"; fi; }
 # as USER COMMAND… runs a command with that user's own login.
 as() { local user=$1; shift; HOOPCTL_HOME=$work/$user "$@"; }
 # show USER COMMAND… prints a command, then runs it.
