@@ -39,30 +39,31 @@ type caseTarget struct {
 type testCase struct {
 	Name string `yaml:"name"`
 
-	Principal string     `yaml:"principal"`
-	Target    string     `yaml:"target"`
-	Action    string     `yaml:"action"`    // default: the statement's class
-	Statement string     `yaml:"statement"` // SQL, or
-	Facts     *caseFacts `yaml:"facts"`     // what a parser would say of it
-	Object    string     `yaml:"object"`    // server | session | request, for manage, terminate, …
-	Owner     string     `yaml:"owner"`     // of that object: a principal of this file
-	Approvals []string   `yaml:"approvals"` // "rule/group:n"
-	RowLimit  int64      `yaml:"promisedRows"`
-	Budget    *int64     `yaml:"budget"`
-	For       Duration   `yaml:"for"`
-	Purpose   string     `yaml:"purpose"`
-	Ticket    string     `yaml:"ticket"`
-	Reason    string     `yaml:"reason"`
-	Now       string     `yaml:"now"`
-	SourceIP  string     `yaml:"sourceIP"`
-	Via       string     `yaml:"via"`
+	Principal string           `yaml:"principal"`
+	Target    string           `yaml:"target"`
+	Action    string           `yaml:"action"`    // default: the statement's class
+	Statement string           `yaml:"statement"` // SQL, or
+	Facts     *caseFacts       `yaml:"facts"`     // what a parser would say of it
+	Object    string           `yaml:"object"`    // server | session | request, for manage, terminate, …
+	Owner     string           `yaml:"owner"`     // of that object: a principal of this file
+	Approvals []string         `yaml:"approvals"` // "rule/group:n"
+	RowLimit  int64            `yaml:"promisedRows"`
+	Left      map[string]int64 `yaml:"left"` // of budgets, by rule; whole if not named
+	For       Duration         `yaml:"for"`
+	Purpose   string           `yaml:"purpose"`
+	Ticket    string           `yaml:"ticket"`
+	Reason    string           `yaml:"reason"`
+	Now       string           `yaml:"now"`
+	SourceIP  string           `yaml:"sourceIP"`
+	Via       string           `yaml:"via"`
 
 	Verdict string            `yaml:"verdict"` // allow | review | deny
 	Rule    string            `yaml:"rule"`    // the deciding one
 	Cures   []string          `yaml:"cures"`   // all of them, as approvals
 	Rows    *int64            `yaml:"rowLimit"`
-	Masked  map[string]string `yaml:"masked"` // column: method
-	Clear   []string          `yaml:"clear"`  // columns shown as they are
+	Budgets []string          `yaml:"budgets"` // rules whose budgets it is under
+	Masked  map[string]string `yaml:"masked"`  // column: method
+	Clear   []string          `yaml:"clear"`   // columns shown as they are
 	Missing []string          `yaml:"missing"`
 	Grant   Duration          `yaml:"grantFor"`
 	Says    string            `yaml:"says"` // in the reason or hint
@@ -167,12 +168,9 @@ func (d *decoder) requests(at string, set *Set, f *caseFile, c *testCase, facts 
 	d.required(at+".verdict", c.Verdict)
 	d.oneOf(at+".verdict", c.Verdict, []string{"allow", "review", "deny"})
 	base := Request{Action: Action(c.Action), Target: d.target(at, set, f, c), Principal: d.principal(at+".principal", f, c.Principal), Object: c.Object,
-		ObjectKind: c.Object, Approvals: c.Approvals, RowLimit: c.RowLimit, Duration: time.Duration(c.For), Purpose: c.Purpose, Ticket: c.Ticket, Reason: c.Reason, Via: c.Via}
+		ObjectKind: c.Object, Approvals: c.Approvals, RowLimit: c.RowLimit, Left: c.Left, Duration: time.Duration(c.For), Purpose: c.Purpose, Ticket: c.Ticket, Reason: c.Reason, Via: c.Via}
 	if c.Owner != "" {
 		base.Owner = d.principal(at+".owner", f, c.Owner).ID()
-	}
-	if c.Budget != nil {
-		base.Budget, base.HasBudget = *c.Budget, true
 	}
 	if base.Via == "" {
 		base.Via = "forward"
@@ -331,6 +329,13 @@ func (r *CaseResult) compare(set *Set, c *testCase, v Verdict, req Request) {
 	}
 	if c.Rows != nil && *c.Rows != v.RowLimit {
 		r.wrong("rowLimit", strconv.FormatInt(*c.Rows, 10), strconv.FormatInt(v.RowLimit, 10))
+	}
+	if c.Budgets != nil {
+		have := make([]string, len(v.Meters))
+		for i, b := range v.Meters {
+			have[i] = b.Rule
+		}
+		r.same("budgets", c.Budgets, have)
 	}
 	if c.Says != "" && !strings.Contains(v.Reason, c.Says) && !strings.Contains(v.Hint, c.Says) {
 		r.wrong("reason or hint", "… "+c.Says+" …", v.Reason+"; "+v.Hint)

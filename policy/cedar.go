@@ -61,7 +61,9 @@ const (
 
 	// volatile attributes differ from one run of the same statement in the
 	// same session to the next.
-	volatile = attrBudget | attrApprovals | attrNow | attrSourceIP | attrMFA
+	// A budget is not among them: whatever is left, the verdict says that it is
+	// under the budget.
+	volatile = attrApprovals | attrNow | attrSourceIP | attrMFA
 )
 
 // contextNames are the names of the context's attributes, in the order of their bits.
@@ -255,7 +257,8 @@ func named(p *cedar.Policy, each func(types.EntityUID)) {
 type cures struct {
 	approvals []string // literals in context.approvals.contains("…") that, alone or in a conjunction, make an unless true
 	limits    []int64  // N of context.rowLimit <= N, likewise
-	stray     bool     // approvals are read anywhere else: in when, under !, in other forms
+	budget    bool     // context.budget > 0, likewise
+	stray     attr     // approvals and budget, if they are read anywhere else: in when, under !, in other forms
 }
 
 // curesOf reads the conditions of a policy. An unless clause is a disjunction;
@@ -273,6 +276,8 @@ func curesOf(p *cedar.Policy) cures {
 					c.approvals = append(c.approvals, lit)
 				} else if n, ok := atMost(term, "rowLimit"); ok {
 					c.limits = append(c.limits, n)
+				} else if someLeft(term) {
+					c.budget = true
 				} else {
 					c.strays(term)
 				}
@@ -285,8 +290,8 @@ func curesOf(p *cedar.Policy) cures {
 func (c *cures) strays(n ast.IsNode) {
 	ast.Inspect(ast.NewNode(n), func(n ast.IsNode) bool {
 		if a, ok := n.(ast.NodeTypeAccess); ok {
-			if bit, ok := member(a.Arg, a.Value); ok && bit == attrApprovals {
-				c.stray = true
+			if bit, ok := member(a.Arg, a.Value); ok && (bit == attrApprovals || bit == attrBudget) {
+				c.stray |= bit
 			}
 		}
 		return true
@@ -329,6 +334,16 @@ func atMost(n ast.IsNode, name types.String) (int64, bool) {
 	}
 	l, ok := v.Value.(types.Long)
 	return int64(l), ok
+}
+
+// someLeft matches context.budget > 0.
+func someLeft(n ast.IsNode) bool {
+	c, ok := n.(ast.NodeTypeGreaterThan)
+	if !ok || !isContext(c.Left, "budget") {
+		return false
+	}
+	v, ok := c.Right.(ast.NodeValue)
+	return ok && v.Value == types.Long(0)
 }
 
 func isContext(n ast.IsNode, name types.String) bool {

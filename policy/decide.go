@@ -120,10 +120,13 @@ type question struct {
 	entities  entities
 
 	permits, forbids []*rule
-	reads, tests     attr // of all rules in scope
+	limits           []*rule // the forbids with a budget
+	reads, tests     attr    // of all rules in scope
 
 	approvals []string
 	limit     int64 // row limit in the context; 0 is none
+	budget    int64 // what is left of the budget of the rule that is evaluated,
+	budgeted  bool  // if it has one
 	ahead     bool  // this is the look ahead: do not look further
 	read      attr  // volatile attributes that were read
 }
@@ -202,8 +205,8 @@ func (q *question) collect(index scopes, principal types.EntityUID, resources []
 		if b == nil {
 			continue
 		}
-		q.permits, q.forbids = append(q.permits, b.permits...), append(q.forbids, b.forbids...)
-		for _, list := range [...][]*rule{b.permits, b.forbids} {
+		q.permits, q.forbids, q.limits = append(q.permits, b.permits...), append(q.forbids, b.forbids...), append(q.limits, b.limits...)
+		for _, list := range [...][]*rule{b.permits, b.forbids, b.limits} {
 			for _, rule := range list {
 				q.reads, q.tests = q.reads|rule.reads, q.tests|rule.tests
 			}
@@ -227,7 +230,8 @@ func (c candidates) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 
 // fired is what one evaluation found.
 type fired struct {
-	permits, forbids []*rule // in the order written
+	permits, forbids []*rule // in the order written, of the forbids those with a budget last
+	meters           []*rule // forbids that only what is left of their budget keeps quiet
 	failed           *rule   // the first rule that could not be evaluated
 	err              string
 }
@@ -254,6 +258,9 @@ func (q *question) run(with attr) fired {
 	var f fired
 	q.authorize(candidates(q.permits), req, &f, &f.permits)
 	q.authorize(candidates(q.forbids), req, &f, &f.forbids)
+	for _, r := range q.limits {
+		q.meter(r, with, q.uid, &f)
+	}
 	return f
 }
 
@@ -292,7 +299,10 @@ func (q *question) settle() Verdict {
 	if v.Effect != Deny {
 		v.RowLimit = q.limit
 	}
-	v.Cacheable = v.Effect != Review && len(q.request.Approvals) == 0 && q.read&^attrApprovals == 0
+	v.Cacheable = v.Effect != Review && len(q.request.Approvals) == 0 && len(q.request.Left) == 0 && q.read&^attrApprovals == 0
+	if v.Effect != Deny {
+		v.Meters = budgets(f.meters)
+	}
 	return v
 }
 
@@ -341,7 +351,11 @@ func (q *question) verdict(f fired, limited []*rule) Verdict {
 			Hint: "whoever writes the policies must correct it; until then what it might forbid is denied"}
 	}
 	for _, r := range f.forbids {
-		if r.approve == "" {
+		switch {
+		case r.approve != "":
+		case r.budget != nil:
+			return q.exhausted(r, f.forbids)
+		default:
 			return q.forbidden(r, f.forbids)
 		}
 	}
@@ -447,7 +461,7 @@ func (q *question) review(f fired) Verdict {
 }
 
 func (q *question) allowed(f fired, limited []*rule) Verdict {
-	v := Verdict{Effect: Allow, Rules: ids(f.permits, limited)}
+	v := Verdict{Effect: Allow, Rules: ids(f.permits, append(slices.Clone(limited), f.meters...))}
 	if len(limited) == 0 {
 		return v
 	}

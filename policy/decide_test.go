@@ -189,32 +189,6 @@ func with(r Request, change func(*Request)) Request {
 	return r
 }
 
-// What has is used on cannot be left out of the context to see whether it is
-// read: the answer would change instead of failing.
-func TestHasOnVolatileAttribute(t *testing.T) {
-	set := mustCompile(t, `
-kind: Policy
-metadata: {name: p}
-spec:
-  cedar: |
-    @id("all") permit(principal, action, resource);
-    @id("budget") @reason("the budget of this hour is used up") forbid(principal, action == Hoop::Action::"read", resource)
-      when { context has budget && context.budget <= 0 };
-`)
-	r := ask(Read, Facts{Kind: "SELECT"})
-	if v := set.Decide(r); v.Effect != Allow || v.Cacheable {
-		t.Errorf("no budget: %+v", v)
-	}
-	r.HasBudget = true
-	if v := set.Decide(r); v.Effect != Deny || v.Rules[0] != "budget" || v.Cacheable {
-		t.Errorf("a budget of nothing: %+v", v)
-	}
-	r.Budget = 5
-	if v := set.Decide(r); v.Effect != Allow {
-		t.Errorf("a budget of five: %+v", v)
-	}
-}
-
 // A rule whose other conditions an approval cannot meet must not ask people in vain.
 func TestNobodyIsAskedInVain(t *testing.T) {
 	set := mustCompile(t, `

@@ -130,7 +130,7 @@ func (q *question) attribute(a attr) types.Value {
 	case attrRowLimit:
 		return optionalLong(q.limit, q.limit > 0)
 	case attrBudget:
-		return optionalLong(r.Budget, r.HasBudget)
+		return optionalLong(q.budget, q.budgeted)
 	case attrApprovals:
 		return stringSet(q.approvals)
 	case attrDuration:

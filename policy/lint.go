@@ -36,6 +36,7 @@ type rule struct {
 	limit   int64         // @row_limit; 0 is none
 	before  bool          // @before
 	mask    string        // @mask
+	budget  *Budget       // @budget; nil is none
 }
 
 // cure is the question that would cure r.
@@ -129,7 +130,7 @@ func cedarError(err error) (line int, msg string) {
 
 // knownAnnotations are all that a policy may carry. An unknown one is an
 // error: @aprove would be a rule that nobody can cure.
-var knownAnnotations = []string{"id", "reason", "approve", "quorum", "expires", "row_limit", "before", "mask"}
+var knownAnnotations = []string{"id", "reason", "approve", "quorum", "expires", "row_limit", "before", "mask", "budget"}
 
 func (l *linter) annotate(r *rule) {
 	list := annotations(r.policy)
@@ -155,8 +156,11 @@ func (l *linter) annotate(r *rule) {
 	if has("before") && !has("row_limit") {
 		l.at(r, "@before means nothing without @row_limit: people are always asked before it runs")
 	}
+	if has("budget") && has("row_limit") {
+		l.at(r, "@budget and @row_limit do not fit on one rule: each cures it by itself; write two rules")
+	}
 	if !r.forbid {
-		for _, key := range []string{"approve", "row_limit", "mask"} {
+		for _, key := range []string{"approve", "row_limit", "mask", "budget"} {
 			if has(key) {
 				l.at(r, "@%s belongs on a forbid: a permit with an obligation is undone by any wider permit", key)
 			}
@@ -175,6 +179,9 @@ func (l *linter) applies(r *rule) {
 	}
 	if r.limit > 0 && !rows {
 		l.at(r, "@row_limit belongs on a forbid of read, write, export, schema or admin")
+	}
+	if r.budget != nil && (!rows || slices.ContainsFunc(r.scope.actions, func(a types.EntityUID) bool { return !Class(a.ID).known() })) {
+		l.at(r, "@budget counts statements and their answers: name only read, write, export, schema, admin or statement in the rule's head")
 	}
 	if r.approve != "" && (views || answers) {
 		l.at(r, "@approve cannot cure viewUnmasked or approve: name the actions that it is for in the rule's head")
@@ -234,6 +241,12 @@ func (r *rule) set(a annotation) string {
 			return fmt.Sprintf("is %q; a number of rows, 1 or more", a.value)
 		}
 		r.limit = n
+	case "budget":
+		b, err := parseBudget(a.value)
+		r.budget = &b
+		if err != nil {
+			return err.Error()
+		}
 	case "before":
 		r.before = true
 		if a.value != "" && a.value != "true" {
@@ -278,9 +291,10 @@ func (l *linter) cures(r *rule) {
 			l.at(r, "is cured by the approval %q, but its annotations ask for %q", a, want)
 		}
 	}
-	if c.stray && !r.forbid {
+	l.budgetCure(r, &c)
+	if c.stray&attrApprovals != 0 && !r.forbid {
 		l.at(r, "a permit must not depend on approvals: write a forbid with @approve")
-	} else if c.stray {
+	} else if c.stray&attrApprovals != 0 {
 		l.at(r, `context.approvals may only be read as unless { context.approvals.contains("%s") }`, want)
 	}
 	if r.limit > 0 && r.forbid && len(c.limits) == 0 {
@@ -290,6 +304,23 @@ func (l *linter) cures(r *rule) {
 		if r.limit > 0 && n != r.limit {
 			l.at(r, "is cured by a row limit of %d, but @row_limit says %d", n, r.limit)
 		}
+	}
+}
+
+// budgetCure holds @budget to its proof. A rule that reads a budget which
+// nobody counts would never fire, or always.
+func (l *linter) budgetCure(r *rule, c *cures) {
+	const proof = "unless { context has budget && context.budget > 0 }"
+	switch {
+	case r.budget == nil && (c.budget || c.stray&attrBudget != 0):
+		l.at(r, `reads context.budget, but nothing is counted for it: add @budget("1000 rows per hour")`)
+	case r.budget != nil && r.forbid && !c.budget:
+		l.at(r, "@budget has no matching cure: the rule needs %s", proof)
+	case c.stray&attrBudget != 0:
+		l.at(r, "context.budget may only be read as %s", proof)
+	}
+	if r.budget != nil {
+		r.budget.Rule, r.budget.Reason = r.id, r.reason
 	}
 }
 

@@ -57,7 +57,10 @@ type scopes map[scopeKey]*bucket
 
 type scopeKey struct{ principal, resource types.EntityUID }
 
-type bucket struct{ permits, forbids []*rule }
+type bucket struct {
+	permits, forbids []*rule
+	limits           []*rule // the forbids with a budget
+}
 
 // target is what is worked out once for a target of the set.
 type target struct {
@@ -228,9 +231,12 @@ func (s *Set) enter(r *rule) {
 			b = new(bucket)
 			s.index[a][key] = b
 		}
-		if r.forbid {
+		switch {
+		case r.budget != nil:
+			b.limits = append(b.limits, r)
+		case r.forbid:
 			b.forbids = append(b.forbids, r)
-		} else {
+		default:
 			b.permits = append(b.permits, r)
 		}
 	}
@@ -320,6 +326,7 @@ type Rule struct {
 	Quorum   int           `json:"quorum,omitempty"`
 	Expires  time.Duration `json:"-"`
 	RowLimit int64         `json:"rowLimit,omitempty"`
+	Budget   *Budget       `json:"budget,omitempty"`
 	Text     string        `json:"text"` // as Cedar prints it
 }
 
@@ -329,7 +336,7 @@ func (s *Set) Rule(id string) (Rule, bool) {
 		return Rule{}, false
 	}
 	r := s.byID[id]
-	out := Rule{ID: r.id, Policy: r.of, Effect: "permit", File: r.file, Line: r.line, Reason: r.reason, Approve: r.approve, RowLimit: r.limit, Text: string(r.policy.MarshalCedar())}
+	out := Rule{ID: r.id, Policy: r.of, Effect: "permit", File: r.file, Line: r.line, Reason: r.reason, Approve: r.approve, RowLimit: r.limit, Budget: r.budget, Text: string(r.policy.MarshalCedar())}
 	if r.forbid {
 		out.Effect = "forbid"
 	}

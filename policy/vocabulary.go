@@ -235,8 +235,9 @@ type Request struct {
 
 	Approvals []string // "rule/group:count", as answered so far
 	RowLimit  int64    // promised by the broker while curing; 0 is none
-	Budget    int64    // what is left of a budget; 0 with HasBudget false is none
-	HasBudget bool
+	// Left is what is left of the budgets of rules, by their ids. A rule that is
+	// not named has its whole budget.
+	Left map[string]int64
 
 	Duration time.Duration // connect: how long the grant is asked for
 	Purpose  string
@@ -289,6 +290,11 @@ type Verdict struct {
 	// must stop: cut if there are no Cures, asked if there are (unless
 	// Before: then people are asked before it runs).
 	RowLimit int64
+	// Meters are the budgets that it is under: it may go as far as something is
+	// left of each. Where nothing is, Decide is asked again with that in Left.
+	Meters []Budget
+	// Exhausted is the budget that was used up, if that is why it is denied.
+	Exhausted *Budget
 	// Cacheable is false if the verdict read something that differs from one
 	// run of the same shape to the next: now, source address, approvals, budgets.
 	Cacheable bool
