@@ -25,7 +25,7 @@ setup: ## what the tests need of the system (PostgreSQL); installs it where that
 	@.ci/setup.sh
 
 .PHONY: test
-test: setup lint vuln cross unit ## everything that must hold: lint, vet, vulnerabilities, builds, tests with -race
+test: setup lint vuln cross unit attacks ## everything that must hold: lint, vet, vulnerabilities, builds, tests with -race, attacks
 
 .PHONY: unit
 unit: ## the tests, with the race detector
@@ -59,8 +59,12 @@ dev: build setup ## the whole house on this machine, until Ctrl-C
 	$(BIN) dev
 
 .PHONY: attacks
-attacks: build setup ## every masking attack through a real broker: none may leak
-	@.ci/attacks.sh $(BIN)
+attacks: build setup ## every masking attack through a real broker: none may leak, and ordinary queries go on
+	@.ci/attacks.sh $(BIN) --quick
+
+.PHONY: attacks-composed
+attacks-composed: build setup ## the same with each value encoded in six ways, at both endpoints (minutes)
+	@.ci/attacks.sh $(BIN) --compose
 
 .PHONY: bench
 bench: build setup ## side by side: direct, a plain relay, pgbouncer, hoopctl
