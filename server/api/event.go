@@ -26,7 +26,9 @@ const (
 	EventHeartbeat    = "heartbeat"
 	EventGap          = "gap"      // recording was not possible for a while; says why and from when
 	EventRecovery     = "recovery" // the log was opened after a crash; says what was cut
-	EventSealed       = "sealed"   // a recording was sealed
+	EventSealed       = "sealed"   // a recording ended; binds all of its frames
+	EventArchived     = "archived" // frames of a recording were sealed as an age file
+	EventShredded     = "shredded" // a recording was destroyed; says who asked for it and why
 	EventRefused      = "refused"  // a connection or call was refused before a session began
 	EventWitness      = "witness"  // a witness refused a checkpoint: it contradicts what it saw before
 )

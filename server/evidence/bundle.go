@@ -92,6 +92,7 @@ type bundler struct {
 	files    map[string][]byte
 	spool    *os.File // frames, to be sorted by session
 	spooled  map[string][]extent
+	sealed   map[string]string // sealed files of the sessions: SHA-256, hex
 }
 
 type numbered struct {
@@ -451,10 +452,14 @@ func recordingPath(session string) string { return "recordings/" + session + ".f
 // readRecordings spools the frames of the sessions whose leaves are here.
 func (b *bundler) readRecordings() (err error) {
 	b.spooled = map[string][]extent{}
+	var archived []api.Event
 	for _, r := range b.records {
 		var e api.Event
 		if err := json.Unmarshal(r.leaf, &e); err != nil {
 			return fmt.Errorf("%w: leaf %d: %w", ErrTampered, r.index, err)
+		}
+		if e.Kind == api.EventArchived {
+			archived = append(archived, e)
 		}
 		if e.Session != "" && (b.o.Session == "" || e.Session == b.o.Session) {
 			b.spooled[e.Session] = nil
@@ -470,7 +475,7 @@ func (b *bundler) readRecordings() (err error) {
 	var at int64
 	for _, name := range streamFiles(list, payload) {
 		err := each(b.ctx, b.src, name, payload, func(rec record) error {
-			f, err := parseFrame(rec.body)
+			f, _, err := frameDigest(rec)
 			if err != nil {
 				return fmt.Errorf("%w: %s at offset %d: %w", ErrTampered, name, rec.off, err)
 			}
@@ -478,7 +483,7 @@ func (b *bundler) readRecordings() (err error) {
 			if !wanted {
 				return nil
 			}
-			n, err := b.spool.Write(appendRecord(nil, recordFrame, rec.body))
+			n, err := b.spool.Write(appendRecord(nil, rec.kind, rec.body))
 			b.spooled[string(f.session)] = append(places, extent{at, int64(n)})
 			at += int64(n)
 			return err
@@ -487,7 +492,45 @@ func (b *bundler) readRecordings() (err error) {
 			return err
 		}
 	}
+	b.takeSealed(archived)
 	return b.readKeys()
+}
+
+// takeSealed notes the sealed files of the sessions; what of them was shredded is
+// not there. Their digests are those of their leaves.
+func (b *bundler) takeSealed(archived []api.Event) {
+	b.sealed = map[string]string{}
+	for _, e := range archived {
+		f, err := b.src.Open(b.ctx, e.Object)
+		if _, wanted := b.spooled[e.Session]; err != nil || !wanted {
+			continue
+		}
+		f.Close()
+		b.sealed[e.Object] = strings.TrimPrefix(e.Digest, "sha256:")
+	}
+}
+
+// lazyFile reads a file of a source that is opened at the first read.
+type lazyFile struct {
+	ctx  context.Context
+	src  Source
+	name string
+	f    io.ReadCloser
+}
+
+func (l *lazyFile) Read(p []byte) (int, error) {
+	if l.f == nil {
+		f, err := l.src.Open(l.ctx, l.name)
+		if err != nil {
+			return 0, err
+		}
+		l.f = f
+	}
+	n, err := l.f.Read(p)
+	if err != nil {
+		l.f.Close()
+	}
+	return n, err
 }
 
 // readKeys takes the wrapped keys of the sessions that have frames. One that is
@@ -541,6 +584,7 @@ func (b *bundler) pack(w io.Writer) error {
 		}
 		m.Files[recordingPath(s)] = hex.EncodeToString(h.Sum(nil))
 	}
+	maps.Copy(m.Files, b.sealed)
 	manifest, err := marshalManifest(m)
 	if err != nil {
 		return err
@@ -551,6 +595,9 @@ func (b *bundler) pack(w io.Writer) error {
 		}
 		if name == manifestPath {
 			return bytes.NewReader(manifest), nil
+		}
+		if b.sealed[name] != "" {
+			return &lazyFile{ctx: b.ctx, src: b.src, name: name}, nil
 		}
 		return bytes.NewReader(b.files[name]), nil
 	})
@@ -641,14 +688,14 @@ func eachFrameOf(r io.Reader, fn func(rec record) error) error {
 			return nil
 		}
 		n := binary.BigEndian.Uint32(head[:])
-		if err != nil || head[4] != recordFrame || n < 1 || n > maxFrameRecord {
+		if err != nil || head[4] != recordFrame && head[4] != recordDigest || n < 1 || n > maxFrameRecord {
 			return fmt.Errorf("at offset %d: not a frame", off)
 		}
 		body := make([]byte, n-1)
 		if _, err := io.ReadFull(r, body); err != nil {
 			return fmt.Errorf("at offset %d: the frame is cut short", off)
 		}
-		if err := fn(record{kind: recordFrame, off: off, body: body}); err != nil {
+		if err := fn(record{kind: head[4], off: off, body: body}); err != nil {
 			return err
 		}
 		off += recordHeader + len(body)

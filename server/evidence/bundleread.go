@@ -38,7 +38,7 @@ var _ Source = (*Bundle)(nil)
 
 // bundlePath is every name that a bundle may hold.
 var bundlePath = regexp.MustCompile(`^(README\.txt|manifest\.json|policy\.txt|checkpoints/(checkpoint|cosigned)|consistency/[0-9]{1,19}-[0-9]{1,19}\.txt|` +
-	`keys/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.key|proofs/[0-9]{10,19}\.tlog-proof|records/[0-9]{10,19}\.json|recordings/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.frames)$`)
+	`keys/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.key|proofs/[0-9]{10,19}\.tlog-proof|records/[0-9]{10,19}\.json|sealed/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.[1-9][0-9]{0,18}\.age|recordings/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.frames)$`)
 
 // What a small file of a bundle may have; recordings are read as they come.
 const (
@@ -166,7 +166,7 @@ func (b *Bundle) ReadSession(ctx context.Context, session string, identities []a
 	r := &sessionReader{ctx: ctx, src: b, session: session, identities: identities, fn: fn}
 	err := b.Events(func(e *api.Event) error {
 		if e.Session == session {
-			r.events = append(r.events, *e)
+			r.note(*e)
 		}
 		return context.Cause(ctx)
 	})
@@ -183,12 +183,13 @@ func (b *Bundle) ReadSession(ctx context.Context, session string, identities []a
 		}
 		defer in.Close()
 		err = eachFrameOf(bufio.NewReaderSize(in, 64<<10), func(rec record) error {
-			f, err := parseFrame(rec.body)
+			f, _, err := frameDigest(rec)
 			if err != nil || string(f.session) != session {
 				return fmt.Errorf("%w: at offset %d: not a frame of session %s", ErrTampered, rec.off, session)
 			}
-			return r.take(f)
+			return r.take(f, rec)
 		})
+		r.closeSealed()
 		if err != nil {
 			return fmt.Errorf("read session %s: %w", session, err)
 		}
@@ -497,6 +498,11 @@ func (v *bundleVerifier) checkRecordings() error {
 			delete(v.leaves.claims, session)
 		}
 	}
+	for session := range v.leaves.archives {
+		if !slices.Contains(m.Sessions, session) {
+			delete(v.leaves.archives, session)
+		}
+	}
 	sealed := true
 	c := &frameChecker{v: v.verifier, sessions: map[string]*frameState{}}
 	for _, session := range m.Sessions {
@@ -508,7 +514,7 @@ func (v *bundleVerifier) checkRecordings() error {
 			continue
 		}
 		err = eachFrameOf(bufio.NewReaderSize(in, 64<<10), func(rec record) error {
-			if f, err := parseFrame(rec.body); err != nil || string(f.session) != session {
+			if f, _, err := frameDigest(rec); err != nil || string(f.session) != session {
 				return fmt.Errorf("at offset %d: not a frame of session %s", rec.off, session)
 			}
 			c.take(name, rec)
@@ -527,6 +533,9 @@ func (v *bundleVerifier) checkRecordings() error {
 		c.bound = c.count
 	}
 	c.finish()
+	if err := c.checkSealed(); err != nil {
+		v.tampered("sealed", "%v", err)
+	}
 	if err := c.checkKeys(); err != nil {
 		v.tampered("keys", "%v", err)
 	}

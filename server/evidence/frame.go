@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"time"
 )
@@ -28,6 +29,19 @@ var errFrame = errors.New("not a frame")
 
 // parseFrame reads a frame record's body. It is bounded by the body.
 func parseFrame(b []byte) (f frame, err error) {
+	if f, err = parseHead(b); err != nil {
+		return f, err
+	}
+	f.box = b[len(f.head):]
+	switch {
+	case f.dir == dirKey && (f.sequence != 0 || f.size != len(f.box)), f.dir != dirKey && (f.sequence == 0 || len(f.box) < tagSize):
+		return f, errFrame
+	}
+	return f, nil
+}
+
+// parseHead reads what stands before a frame's box.
+func parseHead(b []byte) (f frame, err error) {
 	if len(b) < frameFixed || len(b) < frameFixed+int(b[0]) {
 		return f, errFrame
 	}
@@ -37,11 +51,8 @@ func parseFrame(b []byte) (f frame, err error) {
 	f.dir, f.flags = b[n+8], b[n+9]
 	f.at = time.Unix(0, int64(binary.BigEndian.Uint64(b[n+10:]))).UTC()
 	f.size = int(binary.BigEndian.Uint32(b[n+18:]))
-	f.head, f.box = b[:n+22], b[n+22:]
-	switch {
-	case f.size > maxPayload, f.flags&^flagsKnown != 0, len(f.session) == 0:
-		return f, errFrame
-	case f.dir == dirKey && (f.sequence != 0 || f.size != len(f.box)), f.dir != dirKey && (f.sequence == 0 || len(f.box) < tagSize):
+	f.head = b[:n+22]
+	if f.size > maxPayload || f.flags&^flagsKnown != 0 || len(f.session) == 0 {
 		return f, errFrame
 	}
 	return f, nil
@@ -55,6 +66,7 @@ type frameChecker struct {
 	chains   []chainClaim
 	sessions map[string]*frameState
 	bound    uint64 // frames up to here are bound by a chain in the tree
+	late     bool   // a segment was reduced after the timeline was read
 }
 
 // frameState follows one session's frames.
@@ -64,6 +76,8 @@ type frameState struct {
 	part    hash.Hash // of the claim that is running, nil if none
 	claims  []frameClaim
 	sealed  []frameClaim // claims from frame 0
+	archive []archive    // sealed files, in order
+	stretch hash.Hash    // of the sealed file's frames that is running, nil if none
 	wrapped string       // digest of the wrapped key
 }
 
@@ -77,6 +91,9 @@ func (v *verifier) checkFrames() error {
 		v.report.add(Problem{Status: Tampered, What: fmt.Sprintf("the recordings hold %d frames, the timeline was written after %d", c.count, v.frames)})
 	}
 	c.finish()
+	if err := c.checkSealed(); err != nil {
+		return err
+	}
 	return c.checkKeys()
 }
 
@@ -84,6 +101,7 @@ func (c *frameChecker) batch(file string, h segmentHeader, b *batch) error {
 	if b.start == segmentBody(h) && h.chain != c.chain {
 		c.v.report.add(Problem{Status: Tampered, File: file, What: "the chain over the frames before this segment is not what they give"})
 	}
+	c.late = c.late || b.frames > c.v.tree.size
 	for _, rec := range b.records {
 		c.passChains()
 		c.take(file, rec)
@@ -107,9 +125,8 @@ func (c *frameChecker) passChains() {
 }
 
 func (c *frameChecker) take(file string, rec record) {
-	digest := sha256.Sum256(rec.body)
+	f, digest, err := frameDigest(rec)
 	c.chain = chainFrame(c.chain, digest)
-	f, err := parseFrame(rec.body)
 	if err != nil {
 		c.v.report.add(Problem{Status: Tampered, File: file, Offset: int64(rec.off), What: err.Error()})
 		return
@@ -131,11 +148,42 @@ func (c *frameChecker) take(file string, rec record) {
 	}
 	c.v.report.Frames++
 	s.next = f.sequence
+	if rec.kind == recordDigest && !c.elsewhere(s, string(f.session)) {
+		c.v.report.add(Problem{Status: c.lateOr(Tampered), File: file, Offset: int64(rec.off),
+			What: fmt.Sprintf("of frame %d of session %s only its digest is left, and no leaf names a sealed file that holds it", f.sequence, f.session)})
+	}
 	s.take(c, string(f.session), digest)
 }
 
+// frameDigest parses a frame, or what is left of one, with the SHA-256 of the
+// frame as it was written.
+func frameDigest(rec record) (f frame, digest [sha256.Size]byte, err error) {
+	if rec.kind != recordDigest {
+		f, err = parseFrame(rec.body)
+		return f, sha256.Sum256(rec.body), err
+	}
+	d, err := parseDigest(rec.body)
+	copy(digest[:], d.sum)
+	return d.frame, digest, err
+}
+
+// elsewhere reports whether a leaf says where the payload of the session's next
+// frame is, or that it was shredded.
+func (c *frameChecker) elsewhere(s *frameState, session string) bool {
+	_, shredded := c.v.leaves.shredded[session]
+	return shredded || len(s.archive) > 0 && s.archive[0].first <= s.next
+}
+
+// lateOr is s, or Incomplete if a running server went on meanwhile.
+func (c *frameChecker) lateOr(s Status) Status {
+	if c.late {
+		return Incomplete
+	}
+	return s
+}
+
 func (c *frameChecker) begin(session string) *frameState {
-	s := &frameState{whole: sha256.New()}
+	s := &frameState{whole: sha256.New(), archive: c.v.leaves.archives[session]}
 	for _, claim := range c.v.leaves.claims[session] {
 		if claim.first == 0 {
 			s.sealed = append(s.sealed, claim)
@@ -165,7 +213,27 @@ func (s *frameState) take(c *frameChecker, session string, digest [sha256.Size]b
 		c.compare(session, s.sealed[0], s.whole)
 		s.sealed = s.sealed[1:]
 	}
+	s.takeArchived(c, session, digest)
 	s.next++
+}
+
+// takeArchived compares what a leaf says of the frames in a sealed file.
+func (s *frameState) takeArchived(c *frameChecker, session string, digest [sha256.Size]byte) {
+	if len(s.archive) == 0 || s.archive[0].first > s.next {
+		return
+	}
+	if s.archive[0].first == s.next {
+		s.stretch = sha256.New()
+	}
+	if s.stretch != nil {
+		s.stretch.Write(digest[:])
+	}
+	if s.archive[0].last == s.next {
+		if s.stretch != nil {
+			c.compare(session, s.archive[0].frameClaim, s.stretch)
+		}
+		s.archive, s.stretch = s.archive[1:], nil
+	}
 }
 
 func (c *frameChecker) compare(session string, claim frameClaim, h hash.Hash) {
@@ -185,6 +253,14 @@ func (c *frameChecker) finish() {
 			c.v.leaves.problem(Tampered, "", 0, claim.index, "frames %d to %d of session %s are not in the recordings", claim.first, claim.last, session)
 		}
 	}
+	for session, archives := range c.v.leaves.archives {
+		if s := c.sessions[session]; s != nil {
+			archives = s.archive
+		}
+		for _, a := range archives {
+			c.v.leaves.problem(Tampered, "", 0, a.index, "frames %d to %d of session %s, which it says are sealed, are not in the recordings", a.first, a.last, session)
+		}
+	}
 	for _, claim := range c.chains {
 		c.v.leaves.problem(Tampered, "", 0, claim.index, "it binds %d frames, %d are there", claim.frames, c.count)
 	}
@@ -195,12 +271,17 @@ func (c *frameChecker) finish() {
 
 // checkKeys counts the recordings that the auditors can still open.
 func (c *frameChecker) checkKeys() error {
-	gone, changed := 0, 0
+	gone, changed, shredded, left := 0, 0, 0, 0
 	for session, s := range c.sessions {
 		b, err := readFile(c.v.ctx, c.v.src, keyPath(session), 1<<20)
+		_, said := c.v.leaves.shredded[session]
 		switch {
+		case errors.Is(err, fs.ErrNotExist) && said:
+			shredded++
 		case errors.Is(err, fs.ErrNotExist):
 			gone++
+		case err == nil && said:
+			left++
 		case err != nil:
 			return err
 		default:
@@ -209,11 +290,66 @@ func (c *frameChecker) checkKeys() error {
 			}
 		}
 	}
+	if shredded > 0 {
+		c.v.report.Asserted = append(c.v.report.Asserted, fmt.Sprintf("%s shredded, as leaves say: the wrapped keys are not here, whether there are copies elsewhere cannot be told", counted(shredded, "recording was", "recordings were")))
+	}
+	if left > 0 {
+		c.v.report.Unknown = append(c.v.report.Unknown, fmt.Sprintf("why the wrapped keys of %s are still here, of which a leaf says that they were shredded", counted(left, "recording", "recordings")))
+	}
 	if gone > 0 {
-		c.v.report.Unknown = append(c.v.report.Unknown, fmt.Sprintf("what %d recordings hold: their wrapped keys are gone (shredded, or lost)", gone))
+		c.v.report.Unknown = append(c.v.report.Unknown, fmt.Sprintf("what %d recordings hold: their wrapped keys are gone (lost, or shredded without a leaf)", gone))
 	}
 	if changed > 0 {
 		c.v.report.Unknown = append(c.v.report.Unknown, fmt.Sprintf("what %d recordings hold: their wrapped keys are not those that were made for them", changed))
+	}
+	return nil
+}
+
+// checkSealed holds every sealed file against the leaf that binds it.
+func (c *frameChecker) checkSealed() error {
+	bound := map[string]bool{}
+	for session, archives := range c.v.leaves.archives {
+		_, shredded := c.v.leaves.shredded[session]
+		for _, a := range archives {
+			bound[a.file] = true
+			if err := c.checkSealedFile(a, shredded); err != nil {
+				return err
+			}
+		}
+	}
+	loose := 0
+	for name := range c.v.files {
+		if _, _, ok := parseSealedPath(name); ok && !bound[name] {
+			loose++
+		}
+	}
+	if loose > 0 {
+		c.v.report.Unknown = append(c.v.report.Unknown, fmt.Sprintf("what %s that no leaf names: a running server has just written them, or a crash came before their leaves", counted(loose, "sealed file is", "sealed files are")))
+	}
+	return nil
+}
+
+func (c *frameChecker) checkSealedFile(a archive, shredded bool) error {
+	index := a.index
+	f, err := c.v.src.Open(c.v.ctx, a.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, listed := c.v.files[a.file]; listed {
+			c.v.report.add(Problem{Status: Incomplete, File: a.file, Index: &index, What: "the file vanished while it was verified"})
+		} else if !shredded {
+			c.v.report.add(Problem{Status: Tampered, File: a.file, Index: &index, What: "the sealed recording is missing, and no leaf says that it was shredded"})
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("read %s: %w", a.file, err)
+	}
+	if hex.EncodeToString(h.Sum(nil)) != a.sum {
+		c.v.report.add(Problem{Status: Tampered, File: a.file, Index: &index, What: "the sealed recording is not the file that was sealed"})
 	}
 	return nil
 }

@@ -43,6 +43,7 @@ type Config struct {
 	Heartbeat    time.Duration // default 60 s
 	Checkpoint   time.Duration // how often the head is signed while the log grows; default 1 s
 	Retry        time.Duration // how often a failed log tries to heal; default 1 s
+	Seal         time.Duration // how often stretches of recordings that have ended are sealed; default 10 s
 
 	// Witnesses cosign the head every CosignEvery if the log grew, and when it is
 	// closed. A checkpoint is published as cosigned when WitnessQuorum of them
@@ -105,6 +106,7 @@ func (c *Config) defaults() error {
 	setDefault(&c.Checkpoint, time.Second)
 	setDefault(&c.Retry, time.Second)
 	setDefault(&c.CosignEvery, 10*time.Second)
+	setDefault(&c.Seal, 10*time.Second)
 	if c.SegmentBytes > maxSegment/2 {
 		return fmt.Errorf("evidence: segments of %d bytes are larger than %d", c.SegmentBytes, maxSegment/2)
 	}
@@ -129,6 +131,7 @@ type Log struct {
 	behind     *follower
 	index      *index
 	witnesses  *cosigners
+	sealer     *sealer
 
 	mu      sync.Mutex
 	room    sync.Cond // signalled when pending was taken
@@ -140,6 +143,7 @@ type Log struct {
 	state   error  // why the log is failing; nil if all is well
 	trouble trouble
 	clock   clock
+	closing bool // Close was called
 	closed  bool
 	places  map[stream]place // how far each stream's current segment is durable
 
@@ -418,10 +422,14 @@ func (l *Log) Size() uint64 {
 // go of the folder. Recordings still open end without being sealed.
 func (l *Log) Close() error {
 	l.mu.Lock()
-	if l.closed {
+	if l.closing || l.closed {
 		l.mu.Unlock()
 		return ErrClosed
 	}
+	l.closing = true
+	l.mu.Unlock()
+	l.sealer.stop()
+	l.mu.Lock()
 	var err error
 	if l.state == nil {
 		err = l.beat(closedReason)

@@ -241,7 +241,7 @@ func TestConcurrentAppendsAreOrderedAndDurable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(events) != 1600+4 { // opened, sealed, closed, opened
+	if len(events) != 1600+5 { // opened, sealed, archived, closed, opened
 		t.Fatalf("found %d events", len(events))
 	}
 	for i, e := range events {

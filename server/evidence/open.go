@@ -76,7 +76,7 @@ func (c *Config) recipients() ([]age.Recipient, error) {
 
 // prepare makes the folder and takes its lock.
 func (l *Log) prepare() error {
-	for _, d := range []string{"", "log", "frames", "tile", "keys"} {
+	for _, d := range []string{"", "log", "frames", "tile", "keys", "sealed"} {
 		if err := os.MkdirAll(l.path(d), 0o700); err != nil {
 			return err
 		}
@@ -153,11 +153,21 @@ func (l *Log) begin(leaves, frames *recovered) error {
 	l.wg.Add(2)
 	go l.run()
 	go l.tick()
+	l.sealer = newSealer(l)
 	if len(l.witnesses.list) > 0 {
 		l.wg.Add(1)
 		go l.watchWitnesses()
 	}
-	return l.Flush(context.Background())
+	if err := l.Flush(context.Background()); err != nil {
+		return err
+	}
+	if !clean && leaves.next > 0 {
+		if err := l.settleCrash(context.Background()); err != nil {
+			l.cfg.Logger.Warn("what a crash left of sealed recordings is not tidied up", "err", err)
+		}
+	}
+	go l.sealer.loop()
+	return nil
 }
 
 // sayOpened appends what this opening has to tell. The committer is not

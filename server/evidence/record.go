@@ -85,8 +85,9 @@ type RecordOptions struct {
 // be used by several goroutines; frames are numbered in the order of the calls.
 //
 // The key is replaced by its hash-derived successor every 8 MiB and every 15
-// minutes, and forgotten at Close: a thief of the server's memory can read
-// the open stretch of live sessions, and nothing before it.
+// minutes, and at Close. The old one is forgotten when what it encrypted has been
+// sealed, seconds later: a thief of the server's memory can read the open
+// stretch of live sessions, what waits to be sealed, and nothing before it.
 type Recording struct {
 	log     *Log
 	session string
@@ -106,6 +107,8 @@ type Recording struct {
 	aad       []byte    // scratch
 	packed    []byte    // scratch
 	committed *commit   // what the last frame was put into
+	recipient age.Recipient
+	stretch   *stretch // that the key encrypts, without its key and end
 	closed    bool
 }
 
@@ -142,6 +145,7 @@ func (r *Recording) begin() error {
 	if err != nil {
 		return err
 	}
+	r.recipient = identity.Recipient()
 	wrapped, err := seal([]byte(identity.String()+"\n"), r.log.recipients...)
 	if err != nil {
 		return err
@@ -296,17 +300,35 @@ func (r *Recording) ratchet(n int) (byte, error) {
 	now := r.log.cfg.Now()
 	if r.keySince.IsZero() {
 		r.keySince = now
+		r.beginStretch()
 	}
 	if r.keyBytes == 0 || r.keyBytes+n <= ratchetBytes && now.Sub(r.keySince) < ratchetEvery {
 		r.keyBytes += n + 1
 		return 0, nil
 	}
 	next, err := nextKey(r.key)
+	r.endStretch()
 	if err == nil {
 		err = r.use(next)
 	}
+	r.beginStretch()
 	r.keySince, r.keyBytes = now, n+1
 	return flagRatchet, err
+}
+
+// beginStretch notes where the key begins to be used.
+func (r *Recording) beginStretch() {
+	r.stretch = &stretch{session: r.session, first: r.next, prev: r.prev, to: r.recipient, segment: r.log.currentSegment()}
+}
+
+// endStretch hands what the key encrypted to the sealer, with the key.
+func (r *Recording) endStretch() {
+	st := r.stretch
+	if r.stretch = nil; st == nil || r.key == nil || r.next <= st.first {
+		return
+	}
+	st.last, st.key = r.next-1, bytes.Clone(r.key)
+	r.log.sealer.take(st)
 }
 
 func (r *Recording) head(b []byte, dir, flags byte, size int) []byte {
@@ -460,6 +482,7 @@ func (r *Recording) Close() (ticket uint64, err error) {
 	if r.none || r.closed {
 		return 0, nil
 	}
+	r.endStretch()
 	r.forget()
 	r.fold(r.next)
 	if r.committed.lost() {

@@ -208,6 +208,12 @@ func (r *recovered) take(b *batch) error {
 			}
 		case recordFrame:
 			r.chain = chainFrame(r.chain, sha256.Sum256(rec.body))
+		case recordDigest:
+			_, digest, err := frameDigest(rec)
+			if err != nil {
+				return err
+			}
+			r.chain = chainFrame(r.chain, digest)
 		}
 	}
 	r.next += uint64(b.count)

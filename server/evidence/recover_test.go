@@ -31,6 +31,9 @@ func crash(l *Log) {
 	l.mu.Unlock()
 	close(l.quit)
 	l.wg.Wait()
+	close(l.sealer.quit)
+	<-l.sealer.stopped
+	l.sealer.drop("")
 	close(l.behind.queue)
 	<-l.behind.done
 	l.leaves.release()

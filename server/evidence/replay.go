@@ -3,7 +3,6 @@ package evidence
 import (
 	"bytes"
 	"context"
-	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -81,9 +80,13 @@ type sessionReader struct {
 	events []api.Event // of the session, in order; those before sent are gone
 	closed bool        // the session's last leaf was seen
 
+	archives   []api.Event   // leaves of sealed files
+	sealed     *sealedFrames // that is being read, or nil
+	sealedLast uint64        // its last frame
+	identity   age.Identity  // the session's; nil: sealed
+
 	key    []byte // nil: sealed
-	aead   cipher.AEAD
-	prev   [tagSize]byte
+	opener opener
 	next   uint64
 	joined []byte // payload that goes on in the next frame
 }
@@ -195,8 +198,7 @@ func (r *sessionReader) readEvents(list []api.EvidenceFile) error {
 				return fmt.Errorf("%w: a leaf in %s at offset %d: %w", ErrTampered, name, rec.off, err)
 			}
 			if e.Session == r.session {
-				r.events = append(r.events, e)
-				r.closed = r.closed || e.Kind == api.EventSessionClose
+				r.note(e)
 			}
 			return nil
 		})
@@ -207,9 +209,21 @@ func (r *sessionReader) readEvents(list []api.EvidenceFile) error {
 	return nil
 }
 
+// note takes an event of the session. Where its payload lies is not part of
+// what happened in it.
+func (r *sessionReader) note(e api.Event) {
+	if e.Kind == api.EventArchived {
+		r.archives = append(r.archives, e)
+		return
+	}
+	r.events = append(r.events, e)
+	r.closed = r.closed || e.Kind == api.EventSessionClose
+}
+
 // readFrames reads the session's frames from the segments that can hold them:
 // those begun before its end, from the last one begun before its start.
 func (r *sessionReader) readFrames(list []api.EvidenceFile) error {
+	defer r.closeSealed()
 	names := streamFiles(list, payload)
 	from, to, err := r.span(names)
 	if err != nil {
@@ -217,11 +231,11 @@ func (r *sessionReader) readFrames(list []api.EvidenceFile) error {
 	}
 	for _, name := range names[from:to] {
 		err := each(r.ctx, r.src, name, payload, func(rec record) error {
-			f, err := parseFrame(rec.body)
+			f, _, err := frameDigest(rec)
 			if err != nil || string(f.session) != r.session {
 				return err
 			}
-			if err := r.take(f); err != nil {
+			if err := r.take(f, rec); err != nil {
 				return fmt.Errorf("%s at offset %d: %w", name, rec.off, err)
 			}
 			return nil
@@ -252,7 +266,7 @@ func (r *sessionReader) span(names []string) (from, to int, err error) {
 }
 
 // take opens a frame and sends it, after the events before it.
-func (r *sessionReader) take(f frame) error {
+func (r *sessionReader) take(f frame, rec record) error {
 	if f.sequence != r.next {
 		return fmt.Errorf("%w: frame %d where frame %d belongs", ErrTampered, f.sequence, r.next)
 	}
@@ -266,7 +280,19 @@ func (r *sessionReader) take(f frame) error {
 	if r.key == nil {
 		return r.sendSealed(f)
 	}
-	data, err := r.open(f)
+	if f.flags&flagRatchet != 0 {
+		next, err := nextKey(r.key)
+		if err == nil {
+			err = r.use(next)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if rec.kind == recordDigest {
+		return r.takeSealed(f, rec)
+	}
+	data, err := r.opener.payload(f)
 	if err != nil {
 		return err
 	}
@@ -335,6 +361,7 @@ func (r *sessionReader) unlock(f frame) error {
 	if err != nil {
 		return fmt.Errorf("%w: the key frame: %w", ErrTampered, err)
 	}
+	r.identity = identity
 	key, err := unseal(boxed, identity)
 	if err != nil || len(key) != 32 {
 		return fmt.Errorf("%w: the session's identity does not open its key frame: %w", ErrTampered, err)
@@ -364,35 +391,8 @@ func unseal(box []byte, with ...age.Identity) ([]byte, error) {
 
 func (r *sessionReader) use(key []byte) (err error) {
 	r.key = key
-	r.aead, err = newAEAD(key)
+	r.opener.aead, err = newAEAD(key)
 	return err
-}
-
-// open decrypts a frame's payload.
-func (r *sessionReader) open(f frame) ([]byte, error) {
-	if f.flags&flagRatchet != 0 {
-		next, err := nextKey(r.key)
-		if err == nil {
-			err = r.use(next)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	nonce := frameNonce(f.sequence)
-	aad := append(bytes.Clone(f.head), r.prev[:]...)
-	box, err := r.aead.Open(nil, nonce[:], f.box, aad)
-	if err != nil {
-		return nil, fmt.Errorf("%w: frame %d does not open with the session's key", ErrTampered, f.sequence)
-	}
-	copy(r.prev[:], f.box[len(f.box)-tagSize:])
-	if f.flags&flagCompressed != 0 {
-		box, err = decompress(box, f.size)
-	}
-	if err != nil || len(box) != f.size {
-		return nil, fmt.Errorf("%w: frame %d holds %d bytes, it says %d", ErrTampered, f.sequence, len(box), f.size)
-	}
-	return box, nil
 }
 
 // decompress allocates no more than the size that the frame claims, which is bounded.

@@ -57,10 +57,11 @@ func (s stream) unit() string {
 
 // Kinds of record.
 const (
-	recordLeaf  byte = 'L' // timeline: the canonical JSON of one event
-	recordOpen  byte = 'O' // timeline: the sessions open at the segment's start, each as its session.open leaf
-	recordFrame byte = 'F' // payload: one frame
-	recordMark  byte = 'M' // both: the end of a batch
+	recordLeaf   byte = 'L' // timeline: the canonical JSON of one event
+	recordOpen   byte = 'O' // timeline: the sessions open at the segment's start, each as its session.open leaf
+	recordFrame  byte = 'F' // payload: one frame
+	recordDigest byte = 'D' // payload: what is left of a frame that was sealed elsewhere
+	recordMark   byte = 'M' // both: the end of a batch
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -119,9 +120,12 @@ func appendRecord(b []byte, kind byte, body []byte) []byte {
 
 // mark ends a batch.
 type mark struct {
-	first  uint64 // number of the batch's first leaf or frame
-	count  uint32 // leaves or frames in it
-	frames uint64 // timeline: how many frames the payload stream held when this batch was written
+	first uint64 // number of the batch's first leaf or frame
+	count uint32 // leaves or frames in it
+	// frames is, in the timeline, how many frames the payload stream held when the
+	// batch was written; in the payload stream 0, or of a batch that was reduced
+	// since, how many leaves the timeline held then.
+	frames uint64
 }
 
 // appendMark seals the batch that b is.
@@ -211,7 +215,7 @@ func (b *batch) parse(data []byte, off int, want stream, next uint64) string {
 		switch {
 		case r.kind == recordMark:
 			return b.close(data, r, at, next, count)
-		case r.kind == recordLeaf && want == timeline, r.kind == recordFrame && want == payload:
+		case r.kind == recordLeaf && want == timeline, (r.kind == recordFrame || r.kind == recordDigest) && want == payload:
 			count++
 		case r.kind == recordOpen && want == timeline:
 		default:

@@ -201,6 +201,9 @@ func published(name string) bool {
 	switch top {
 	case "checkpoint", cosignedPath, timeline.dir(), payload.dir(), "tile":
 		return true
+	case "sealed":
+		_, _, ok := parseSealedPath(name)
+		return ok
 	case "keys":
 		return path.Ext(name) == ".key"
 	}

@@ -263,7 +263,7 @@ func (v *verifier) sort(list []api.EvidenceFile) {
 	}
 	slices.Sort(strange)
 	for _, s := range strange {
-		if top := path.Dir(s); top == "log" || top == "frames" || strings.HasPrefix(s, "tile/") {
+		if top := path.Dir(s); top == "log" || top == "frames" || top == "sealed" || strings.HasPrefix(s, "tile/") {
 			v.report.add(Problem{Status: Tampered, File: s, What: "does not belong here"})
 		} else {
 			v.report.Unknown = append(v.report.Unknown, s+" is no part of the evidence")
@@ -283,6 +283,10 @@ func expected(name string) bool {
 	case "log", "frames":
 		n, err := strconv.ParseUint(strings.TrimSuffix(rest, ".log"), 10, 64)
 		return err == nil && segmentName(n) == rest
+	}
+	if top == "sealed" {
+		_, _, ok := parseSealedPath(name)
+		return ok || strings.HasPrefix(rest, ".new-")
 	}
 	ext := path.Ext(name)
 	return ext == ".key" || ext == ".db" || ext == ".lock" || strings.HasPrefix(path.Base(name), ".new-")

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hoopctl/hoopctl/server/api"
@@ -27,6 +28,8 @@ type leafChecker struct {
 	node     string
 	sessions map[string]*sessionState // open ones
 	claims   map[string][]frameClaim  // by session
+	archives map[string][]archive     // by session
+	shredded map[string]uint64        // by session: the leaf that says so
 	chains   []chainClaim
 	approved int // answers whose signature holds
 	proved   int // … by an enrolled key
@@ -54,16 +57,25 @@ type chainClaim struct {
 	index  uint64
 }
 
+// archive is what a leaf says of a sealed file and the frames in it.
+type archive struct {
+	frameClaim
+	file string
+	sum  string // SHA-256 of the file, hex
+}
+
 // leafFields are the fields of a leaf that are always looked at.
 type leafFields struct {
 	v, index, sequence, first, last     uint64
 	node, kind, session, digest, reason []byte
+	object, sum                         []byte
 	at                                  time.Time
 	attrs                               []byte
 }
 
 func newLeafChecker(r *Report, o Options) leafChecker {
-	return leafChecker{report: r, o: o, sessions: map[string]*sessionState{}, claims: map[string][]frameClaim{}}
+	return leafChecker{report: r, o: o, sessions: map[string]*sessionState{}, claims: map[string][]frameClaim{},
+		archives: map[string][]archive{}, shredded: map[string]uint64{}}
 }
 
 func (c *leafChecker) problem(s Status, file string, off int, index uint64, format string, args ...any) {
@@ -110,6 +122,10 @@ func (f *leafFields) take(key, value []byte) (err error) {
 		f.last, err = number(value)
 	case "framesSHA256":
 		f.digest = unquote(value)
+	case "object":
+		f.object = unquote(value)
+	case "digest":
+		f.sum = unquote(value)
 	case "attrs":
 		f.attrs = value
 	}
@@ -188,6 +204,10 @@ func (c *leafChecker) checkKind(file string, rec record, index uint64) {
 		c.checkOutcome(file, rec, index)
 	case api.EventSealed:
 		c.claim(file, rec, index)
+	case api.EventArchived:
+		c.archive(file, rec, index)
+	case api.EventShredded:
+		c.shredded[string(f.session)] = index
 	case api.EventHeartbeat, api.EventGap, api.EventRecovery:
 		c.chain(file, rec, index)
 	case api.EventApproval:
@@ -220,13 +240,42 @@ func (c *leafChecker) checkOutcome(file string, rec record, index uint64) {
 
 // claim notes what the leaf says of its session's frames.
 func (c *leafChecker) claim(file string, rec record, index uint64) {
+	if claim, ok := c.frameClaim(file, rec, index); ok {
+		session := string(c.fields.session)
+		c.claims[session] = append(c.claims[session], claim)
+	}
+}
+
+func (c *leafChecker) frameClaim(file string, rec record, index uint64) (frameClaim, bool) {
 	f := &c.fields
 	claim := frameClaim{first: f.first, last: f.last, index: index}
-	if n, err := hex.Decode(claim.digest[:], f.digest); err != nil || n != sha256.Size || len(f.digest) != 2*sha256.Size || f.first > f.last {
+	if len(f.digest) != 2*sha256.Size || f.first > f.last {
 		c.problem(Tampered, file, rec.off, index, "what it says of frames %d to %d cannot be read", f.first, f.last)
+		return claim, false
+	}
+	if _, err := hex.Decode(claim.digest[:], f.digest); err != nil {
+		c.problem(Tampered, file, rec.off, index, "what it says of frames %d to %d cannot be read", f.first, f.last)
+		return claim, false
+	}
+	return claim, true
+}
+
+// archive notes what the leaf says of a sealed file. A session's stretches are
+// sealed in order, each once.
+func (c *leafChecker) archive(file string, rec record, index uint64) {
+	claim, ok := c.frameClaim(file, rec, index)
+	if !ok {
 		return
 	}
-	c.claims[string(f.session)] = append(c.claims[string(f.session)], claim)
+	f := &c.fields
+	session := string(f.session)
+	sum, hashed := strings.CutPrefix(string(f.sum), "sha256:")
+	list := c.archives[session]
+	if !hashed || string(f.object) != sealedPath(session, claim.first) || claim.first == 0 || len(list) > 0 && claim.first <= list[len(list)-1].last {
+		c.problem(Tampered, file, rec.off, index, "what it says of a sealed file cannot be")
+		return
+	}
+	c.archives[session] = append(list, archive{claim, string(f.object), sum})
 }
 
 // chain notes what the leaf says of all frames before it.
