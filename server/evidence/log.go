@@ -22,6 +22,7 @@ import (
 // Config says where a log lies and who may read its recordings.
 type Config struct {
 	Dir     string // the evidence folder; created 0700
+	Spill   string // a folder on another volume, used while Dir's takes nothing more; "" is none
 	Node    string // this server's name: letters, digits, dot, dash, underscore
 	KeyFile string // the log's Ed25519 signing key (a signed-note key); created 0600 if missing
 	// Recipients are the auditors' age X25519 recipients (age1…). With none,
@@ -132,6 +133,7 @@ type Log struct {
 	index      *index
 	witnesses  *cosigners
 	sealer     *sealer
+	spill      spill
 
 	mu      sync.Mutex
 	room    sync.Cond // signalled when pending was taken

@@ -81,6 +81,10 @@ func (l *Log) prepare() error {
 			return err
 		}
 	}
+	l.spill.dir, l.spill.disk = l.cfg.Spill, l.cfg.disk
+	if err := l.spill.prepare(); err != nil {
+		return err
+	}
 	f, err := lock(l.path("evidence.lock"))
 	if err != nil {
 		return err
@@ -193,7 +197,7 @@ func (l *Log) sayOpened(leaves, frames *recovered, clean bool) error {
 }
 
 func (l *Log) writer(s stream) writer {
-	return writer{disk: l.cfg.disk, stream: s, dir: l.path(s.dir()), node: l.cfg.Node, segment: l.cfg.SegmentBytes}
+	return writer{disk: l.cfg.disk, stream: s, dir: l.path(s.dir()), node: l.cfg.Node, segment: l.cfg.SegmentBytes, spill: &l.spill}
 }
 
 // resume cuts what recovery found after the last batch, and goes on in the last
@@ -253,6 +257,7 @@ func (l *Log) tick() {
 				l.cfg.Logger.Warn("no checkpoint", "err", err)
 			}
 			l.index.catchUp()
+			l.sayWhy()
 		case <-l.quit:
 			return
 		}

@@ -165,7 +165,7 @@ func (r *Recording) begin() error {
 		return err
 	}
 	saved := make(chan error, 1)
-	go func() { saved <- createDurable(r.keyFile(), wrapped) }()
+	go func() { saved <- r.log.createKey(r.keyFile(), wrapped) }()
 	if err := r.use(key); err != nil {
 		return err
 	}
@@ -192,6 +192,15 @@ func seal(plain []byte, to ...age.Recipient) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// createKey writes a session's wrapped key.
+func (l *Log) createKey(path string, wrapped []byte) error {
+	err := createDurable(path, wrapped)
+	if err == nil {
+		return nil
+	}
+	return l.spill.instead(path, err, func(there string) error { return createDurable(there, wrapped) })
+}
+
 // createDurable writes a new file; an existing one is an error: no session's
 // key is ever replaced.
 func createDurable(path string, content []byte) error {
@@ -200,7 +209,11 @@ func createDurable(path string, content []byte) error {
 		return err
 	}
 	_, err = f.Write(content)
-	return errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(path)))
+	err = errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(path)))
+	if err != nil {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }
 
 // use makes key the frame key.

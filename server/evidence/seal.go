@@ -174,6 +174,9 @@ func (l *Log) Seal(ctx context.Context) error {
 	if err := s.reduce(ctx); err != nil {
 		return fmt.Errorf("evidence: reduce sealed segments: %w", err)
 	}
+	if err := l.home(ctx); err != nil {
+		return fmt.Errorf("evidence: bring home what lies on the spill volume: %w", err)
+	}
 	return nil
 }
 
@@ -552,7 +555,11 @@ func (s *sealer) reduceOne(ctx context.Context, n uint64, name string) error {
 		return nil
 	}
 	s.keep[n] = true
-	return writeAtomic(path, small, true)
+	there, linked := os.Readlink(path)
+	if err := writeAtomic(path, small, true); err != nil || linked != nil {
+		return err
+	}
+	return os.Remove(there)
 }
 
 // isReduced looks at a segment's last mark.
@@ -702,6 +709,9 @@ func (l *Log) erase(session string) error {
 		if of, _, ok := parseSealedPath("sealed/" + filepath.Base(name)); ok && of == session {
 			errs = append(errs, ignoreMissing(os.Remove(name)))
 		}
+	}
+	if there, err := os.Readlink(l.path(keyPath(session))); err == nil { // on the spill volume
+		errs = append(errs, ignoreMissing(os.Remove(there)))
 	}
 	errs = append(errs, ignoreMissing(os.Remove(l.path(keyPath(session)))))
 	return errors.Join(append(errs, l.cfg.disk.syncDir(l.path("keys")), l.cfg.disk.syncDir(l.path("sealed")))...)

@@ -59,7 +59,7 @@ func (f Folder) List(ctx context.Context) ([]api.EvidenceFile, error) {
 		if err != nil || d.IsDir() {
 			return gone(err)
 		}
-		info, err := d.Info()
+		info, err := os.Stat(name) // what lies on a spill volume is a link
 		if err != nil {
 			return gone(err)
 		}

@@ -14,6 +14,7 @@ type writer struct {
 	dir     string // of the stream
 	node    string
 	segment int64 // bytes that a new segment is given
+	spill   *spill
 
 	f      file
 	number uint64 // of the current segment
@@ -41,21 +42,36 @@ func (w *writer) roll(h segmentHeader, n int) error {
 	head := h.append(nil)
 	size := max(w.segment, int64(len(head)+n))
 	name := filepath.Join(w.dir, segmentName(h.number))
-	f, err := w.disk.create(name, size)
+	f, err := w.create(name, size, head)
+	if err != nil {
+		err = w.spill.instead(name, err, func(there string) error {
+			f, err = w.create(there, size, head)
+			return err
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("begin segment %s: %w", name, err)
-	}
-	_, err = f.WriteAt(head, 0)
-	if err == nil {
-		err = w.disk.syncDir(w.dir)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("begin segment %s: %w", name, err), f.Close(), w.disk.remove(name))
 	}
 	w.f, w.number, w.room = f, h.number, size
 	w.body = int64(len(head))
 	w.wrote, w.end = w.body, w.body
 	return nil
+}
+
+// create makes a segment's file with its header.
+func (w *writer) create(name string, size int64, head []byte) (file, error) {
+	f, err := w.disk.create(name, size)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteAt(head, 0)
+	if err == nil {
+		err = w.disk.syncDir(filepath.Dir(name))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), w.disk.remove(name))
+	}
+	return f, nil
 }
 
 func (w *writer) write(batch []byte) error {
