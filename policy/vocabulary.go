@@ -114,6 +114,9 @@ type Facts struct {
 	// constant arguments: lower-case name, value as text ("" for DEFAULT).
 	Setting      string `json:"setting,omitempty"`
 	SettingValue string `json:"settingValue,omitempty"`
+	// Configures are the settings that calls of set_config name, in lower case;
+	// "?" stands for a name that is not a constant.
+	Configures []string `json:"configures,omitempty"`
 	// Prepared is the name in PREPARE, EXECUTE and DEALLOCATE; Cursor the name
 	// in DECLARE, FETCH, MOVE and CLOSE.
 	Prepared string `json:"prepared,omitempty"`
@@ -186,6 +189,9 @@ type Statement struct {
 	// Exposure is what it does with tagged columns besides showing them; nil
 	// where no column of the target is tagged.
 	Exposure *Exposure
+	// Constants are the values that it compares tagged columns with, each with
+	// its column's name in front; nil where it compares none.
+	Constants [][]byte
 	// Outputs are the columns of its answer, in order, as far as their origin is
 	// known; nil where it is not, or where no column of the target is tagged.
 	Outputs []Output

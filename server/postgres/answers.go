@@ -110,7 +110,7 @@ func (a *answers) long(kind byte, size int) (bool, error) {
 		}
 		return false, nil
 	}
-	if err := a.counted(r); err != nil || r.refused != nil {
+	if err := a.counted(r, size); err != nil || r.refused != nil {
 		return true, errors.Join(err, a.in.skip(size))
 	}
 	return true, a.stream(size)
@@ -231,12 +231,8 @@ func (a *answers) row(frame []byte) error {
 	if a.swallow || r.refused != nil {
 		return nil
 	}
-	if r.limit > 0 {
-		if err := a.counted(r); err != nil || r.refused != nil {
-			return err
-		}
-	} else {
-		r.rows++
+	if err := a.counted(r, len(frame)); err != nil || r.refused != nil {
+		return err
 	}
 	switch {
 	case r.plan == nil && r.tagged:
@@ -250,13 +246,18 @@ func (a *answers) row(frame []byte) error {
 	return err
 }
 
-// counted counts a row against the statement's limit. At the limit what came
-// before is let go, and the gate is asked: it may hold, or refuse the rest.
-func (a *answers) counted(r *run) error {
+// counted counts a row of so many bytes. Behind what may go, what came before
+// is let go and the gate is asked: it may hold, or refuse the rest.
+func (a *answers) counted(r *run, size int) error {
 	r.rows++
-	if r.limit == 0 || r.rows <= r.limit {
+	r.read += int64(size)
+	if r.rows <= r.may.Rows && r.read <= r.may.Bytes {
 		return nil
 	}
+	return a.beyond(r, int64(size))
+}
+
+func (a *answers) beyond(r *run, size int64) error {
 	if err := a.letGo(); err != nil {
 		return err
 	}
@@ -266,7 +267,7 @@ func (a *answers) counted(r *run) error {
 	l.mu.Lock()
 	l.limiting = cancel
 	l.mu.Unlock()
-	err := r.pass.Rows(ctx, int(r.rows-r.told), func(h session.Hold) {
+	may, err := r.pass.More(ctx, session.Allowance{Rows: r.rows, Bytes: r.read}, func(h session.Hold) {
 		if a.c.tellAside(holdNotice(nil, h, a.c.name)) != nil {
 			cancel()
 		}
@@ -274,10 +275,10 @@ func (a *answers) counted(r *run) error {
 	l.mu.Lock()
 	l.limiting = nil
 	l.mu.Unlock()
-	r.told = r.rows
 	var refusal *session.Refusal
 	switch {
 	case err == nil:
+		r.may = may
 		return nil
 	case a.c.ctx.Err() != nil:
 		return err
@@ -286,7 +287,7 @@ func (a *answers) counted(r *run) error {
 	case !errors.As(err, &refusal) || refusal.Fatal:
 		return err
 	}
-	r.rows--
+	r.rows, r.read = r.rows-1, r.read-size
 	a.refuseRest(r, refusal)
 	return nil
 }
@@ -775,12 +776,27 @@ func (a *answers) aside(kind byte, frame []byte) error {
 	if err != nil {
 		return err
 	}
-	if a.have && a.cur.ours { // of a query of ours
+	// What a query of ours makes the target say (its log lines, for a client that
+	// asked for them) is not the client's. Notifications and settings are: the
+	// target sends them before whichever ReadyForQuery comes next.
+	if kind == 'N' && a.ownQuery() {
 		return nil
 	}
 	a.out.add(shown)
 	a.mark = a.out.size()
 	return nil
+}
+
+// ownQuery tells whether the target is busy with a query of ours. Its notices
+// may come before anything that would have made it the current one.
+func (a *answers) ownQuery() bool {
+	if a.have {
+		return a.cur.ours && a.cur.kind == wantQuery
+	}
+	a.c.ledger.mu.Lock()
+	defer a.c.ledger.mu.Unlock()
+	h := a.c.ledger.head()
+	return h != nil && h.ours && h.kind == wantQuery
 }
 
 // tellError passes an error on; without the values in it where they must not

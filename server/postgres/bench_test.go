@@ -72,10 +72,14 @@ func (benchPass) Plan(c []session.Column) (session.Plan, error) {
 	return session.Plan{Columns: make([]session.ColumnPlan, len(c)), Clear: true}, nil
 }
 func (benchPass) Record(session.Direction, []byte) (session.Ticket, error) { return 0, nil }
-func (benchPass) Rows(context.Context, int, func(session.Hold)) error      { return nil }
-func (benchPass) RowLimit() int64                                          { return 0 }
-func (benchPass) Done(session.Outcome) (session.Ticket, error)             { return 0, nil }
-func (g *benchGate) Check(context.Context, []policy.Statement) error       { return nil }
+func (benchPass) Allowed() session.Allowance {
+	return session.Allowance{Rows: session.Unlimited, Bytes: session.Unlimited}
+}
+func (p benchPass) More(context.Context, session.Allowance, func(session.Hold)) (session.Allowance, error) {
+	return p.Allowed(), nil
+}
+func (benchPass) Done(session.Outcome) (session.Ticket, error)       { return 0, nil }
+func (g *benchGate) Check(context.Context, []policy.Statement) error { return nil }
 func (g *benchGate) Admit(_ context.Context, b []policy.Statement, _ func(session.Hold)) ([]session.Pass, error) {
 	p := make([]session.Pass, len(b))
 	for i := range p {

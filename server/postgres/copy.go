@@ -195,7 +195,7 @@ func (a *answers) copying(kind byte, frame []byte) error {
 		if a.swallow || r.refused != nil {
 			return nil
 		}
-		if err := a.counted(r); err != nil || r.refused != nil {
+		if err := a.counted(r, len(frame)); err != nil || r.refused != nil {
 			return err
 		}
 		if r.tagged {

@@ -55,8 +55,8 @@ type run struct {
 
 	plan    *rowPlan
 	rows    int64
-	limit   int64 // rows that may go before Rows is asked; 0: none
-	told    int64 // rows that Rows was told of
+	read    int64             // bytes of the rows, as the target sent them
+	may     session.Allowance // before the gate must be asked
 	bytes   int64
 	refused *session.Refusal // the rest of the answer is swallowed and this is said instead
 	copying byte             // 'G' or 'H' while a COPY is under way
@@ -67,7 +67,7 @@ type run struct {
 }
 
 func newRun(pass session.Pass, facts *policy.Facts, tagged bool) *run {
-	return &run{pass: pass, facts: facts, tagged: tagged, limit: pass.RowLimit()}
+	return &run{pass: pass, facts: facts, tagged: tagged, may: pass.Allowed()}
 }
 
 // changes is true if running it may have changed the target for good, without
@@ -91,7 +91,7 @@ func (r *run) finish(c *conn, o session.Outcome) (session.Ticket, error) {
 	if r == nil || !r.done.CompareAndSwap(false, true) {
 		return 0, nil
 	}
-	o.Rows, o.Bytes = r.rows, r.bytes
+	o.Rows, o.Bytes, o.Read = r.rows, r.bytes, r.read
 	if r.plan != nil {
 		o.Masked = r.plan.masked()
 	}

@@ -19,9 +19,12 @@ type pass struct {
 	sequence  uint64
 	ticket    Ticket // of the statement's own leaf
 
-	rows  int64 // source rows counted by Rows
+	rows  int64 // source rows, as More was told
 	limit int64 // rows that may go; 0 is no limit
 	head  int64 // rows to record; 0 is all
+
+	meters []meter          // budgets that the answer is under
+	spent  map[string]int64 // of those that were used up: nothing is left
 
 	first, last uint64 // frames
 }
@@ -125,45 +128,13 @@ func (p *pass) release(t Ticket) Ticket {
 	return t
 }
 
-// RowLimit implements Pass.
-func (p *pass) RowLimit() int64 {
-	switch {
-	case p.limit == 0:
-		return p.head
-	case p.head == 0 || p.limit < p.head:
-		return p.limit
-	default:
-		return p.head
-	}
-}
-
-// Rows implements Pass.
-func (p *pass) Rows(ctx context.Context, n int, hold func(Hold)) error {
-	p.rows += int64(n)
-	if p.limit == 0 || p.rows <= p.limit {
-		return nil
-	}
-	if len(p.verdict.Cures) == 0 {
-		return &Refusal{Code: CodePolicy, Message: fmt.Sprintf("more than %d rows", p.limit), Rules: p.verdict.Rules, Detail: p.verdict.Reason,
-			Hint: "ask for fewer rows"}
-	}
-	if r := p.s.cfg.Live(); r != nil {
-		return r
-	}
-	by, err := p.s.ask(ctx, []policy.Statement{p.statement}, p.verdict.Cures, hold)
-	if err != nil {
-		return err
-	}
-	return p.lifted(ctx, by)
-}
-
 // lifted decides again, now with the approvals, and writes down that the limit
 // fell.
-func (p *pass) lifted(ctx context.Context, by []api.EventApproved) error {
-	for _, c := range p.verdict.Cures {
+func (p *pass) lifted(ctx context.Context, cures []policy.Cure, by []api.EventApproved) error {
+	for _, c := range cures {
 		p.approvals = append(p.approvals, c.Approval())
 	}
-	v := p.s.decide(p.s.cfg.Policy(), &p.statement, p.approvals)
+	v := p.s.decide(p.s.cfg.Policy(), &p.statement, p.approvals, p.spent)
 	if v.Effect != policy.Allow {
 		return p.s.refusal(v)
 	}
@@ -171,17 +142,23 @@ func (p *pass) lifted(ctx context.Context, by []api.EventApproved) error {
 	e.Sequence, e.Statement, e.Fingerprint = p.sequence, p.statement.Shape, p.statement.Fingerprint
 	e.Verdict, e.Rules, e.Policy, e.Approvals = v.Effect.String(), v.Rules, v.Digest, by
 	e.Reason = "row limit lifted by approval"
+	if len(p.spent) > 0 {
+		e.Reason = "row limit or budget lifted by approval"
+	}
 	if err := p.s.append(ctx, &e); err != nil {
 		return evidenceRefusal(err)
 	}
 	p.verdict, p.limit = v, v.RowLimit
-	return nil
+	return p.remeter(ctx, v.Meters)
 }
 
 // Done implements Pass.
 func (p *pass) Done(o Outcome) (Ticket, error) {
 	s := p.s
 	defer s.run(-1)
+	if len(p.meters) > 0 {
+		s.giveBack(context.Background(), p.meters, o)
+	}
 	e := s.take(api.EventOutcome)
 	e.Sequence, e.Rows, e.Bytes, e.Status, e.SQLState = p.sequence, o.Rows, o.Bytes, o.Status, o.SQLState
 	for i := range o.Masked {

@@ -101,6 +101,7 @@ type Config struct {
 	Recording Recording // nil records no payload
 	Head      int64     // record so many rows of each result; 0 is all
 	Masks     Masks
+	Budgets   Budgets // nil refuses what is under a budget
 	// Live says why nothing new may start (grant ended, store unreadable), nil if all is well.
 	Live func() *Refusal
 
@@ -262,7 +263,7 @@ func (s *Session) Check(ctx context.Context, batch []policy.Statement) error {
 	}
 	set := s.cfg.Policy()
 	for i := range batch {
-		v := s.decide(set, &batch[i], nil)
+		v := s.decide(set, &batch[i], nil, nil)
 		if v.Effect != policy.Deny {
 			continue
 		}
@@ -284,12 +285,13 @@ func (s *Session) Admit(ctx context.Context, batch []policy.Statement, hold func
 	}
 	var approved []api.EventApproved
 	var approvals []string
+	var spent map[string]int64 // budgets of which nothing is left
 	for {
 		set := s.cfg.Policy()
 		verdicts := make([]policy.Verdict, len(batch))
 		var cures []policy.Cure
 		for i := range batch {
-			verdicts[i] = s.decide(set, &batch[i], approvals)
+			verdicts[i] = s.decide(set, &batch[i], approvals, spent)
 			switch verdicts[i].Effect {
 			case policy.Deny:
 				if err := s.recordAll(ctx, batch, approved, i, verdicts[i]); err != nil {
@@ -301,7 +303,19 @@ func (s *Session) Admit(ctx context.Context, batch []policy.Statement, hold func
 			}
 		}
 		if len(cures) == 0 {
-			return s.admitted(ctx, batch, verdicts, approvals, approved)
+			meters, used, err := s.begin(ctx, batch, verdicts)
+			if err != nil {
+				return nil, err
+			}
+			if used == nil {
+				passes, err := s.admitted(ctx, batch, verdicts, meters, approvals, approved)
+				if err != nil {
+					s.notRun(ctx, meters)
+				}
+				return passes, err
+			}
+			spent = withSpent(spent, used)
+			continue
 		}
 		if answersAll(approvals, cures) {
 			// People said yes to all that was asked and the verdict is still
@@ -324,7 +338,7 @@ func (s *Session) Admit(ctx context.Context, batch []policy.Statement, hold func
 }
 
 // admitted writes the verdicts down and hands over the passes.
-func (s *Session) admitted(ctx context.Context, batch []policy.Statement, verdicts []policy.Verdict, approvals []string, approved []api.EventApproved) ([]Pass, error) {
+func (s *Session) admitted(ctx context.Context, batch []policy.Statement, verdicts []policy.Verdict, meters [][]meter, approvals []string, approved []api.EventApproved) ([]Pass, error) {
 	passes := make([]Pass, len(batch))
 	all := make([]pass, len(batch))
 	var last uint64
@@ -334,6 +348,9 @@ func (s *Session) admitted(ctx context.Context, batch []policy.Statement, verdic
 		*p = pass{s: s, statement: batch[i], verdict: verdicts[i], approvals: approvals, limit: verdicts[i].RowLimit}
 		if s.cfg.Head > 0 {
 			p.head = s.cfg.Head
+		}
+		if meters != nil {
+			p.meters = meters[i]
 		}
 		t, err := s.recordStatement(p, approved)
 		if err != nil {
@@ -363,19 +380,19 @@ func durableFirst(f *policy.Facts) bool {
 
 // decide asks the policy about one statement, by the session's cache where the
 // verdict allows it.
-func (s *Session) decide(set Decider, st *policy.Statement, approvals []string) policy.Verdict {
+func (s *Session) decide(set Decider, st *policy.Statement, approvals []string, left map[string]int64) policy.Verdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := verdictKey{facts: st.Facts, inTransaction: st.InTransaction, statements: st.Statements, rowLimit: st.RowLimit}
-	if len(approvals) == 0 {
+	if len(approvals) == 0 && len(left) == 0 {
 		if v, ok := s.cache.get(set, key); ok {
 			return v
 		}
 	}
 	req := s.request(policy.Action(st.Class))
-	req.Statement, req.Approvals = st, approvals
+	req.Statement, req.Approvals, req.Left = st, approvals, left
 	v := set.Decide(req)
-	if v.Cacheable && len(approvals) == 0 {
+	if v.Cacheable && len(approvals) == 0 && len(left) == 0 {
 		s.cache.put(set, key, v)
 	}
 	return v
@@ -664,6 +681,9 @@ func (s *Session) mode() string {
 
 // refusal puts a deny into the words that the principal sees.
 func (s *Session) refusal(v policy.Verdict) *Refusal {
+	if v.Exhausted != nil {
+		return s.exhausted(v)
+	}
 	r := &Refusal{Code: CodePolicy, Message: v.Reason, Hint: v.Hint, Rules: v.Rules}
 	if r.Message == "" {
 		r.Message = "refused by policy"

@@ -377,11 +377,14 @@ func TestRowLimitCutsOrAsks(t *testing.T) {
 		}
 		return passes[0]
 	}
-	p := admit()
-	if err := p.Rows(context.Background(), 2, nil); err != nil {
-		t.Fatal(err)
+	more := func(p Pass, rows int64) (Allowance, error) {
+		return p.More(context.Background(), Allowance{Rows: rows}, nil)
 	}
-	refused(t, p.Rows(context.Background(), 1, nil))
+	p := admit()
+	if p.Allowed().Rows != 2 {
+		t.Errorf("%d rows may go, want 2", p.Allowed().Rows)
+	}
+	refused(t, second(more(p, 3)))
 
 	limited.Cures = []policy.Cure{{Rule: "bulk", Group: "approvers", Quorum: 1}}
 	h.decide = func(r policy.Request) policy.Verdict {
@@ -392,10 +395,11 @@ func TestRowLimitCutsOrAsks(t *testing.T) {
 	}
 	h.answer = func(context.Context, Question, func(Hold)) ([]Approved, error) { return nil, nil }
 	p = admit()
-	if err := p.Rows(context.Background(), 3, nil); err != nil {
+	may, err := more(p, 3)
+	if err != nil {
 		t.Fatalf("an approved result was cut: %v", err)
 	}
-	if p.RowLimit() != 0 {
+	if may.Rows != Unlimited {
 		t.Error("the limit stands after it was lifted")
 	}
 }

@@ -25,7 +25,8 @@ type Gate struct {
 	Hide func(session.Column) session.ColumnPlan
 	// Tagged are the Tags.
 	Tagged []policy.Tag
-	// Limit is each statement's RowLimit; OverLimit is what Rows says past it.
+	// Limit is how many rows of each answer may go at first, 0 all; OverLimit is
+	// what More says past it, nil lifts the limit.
 	Limit     int64
 	OverLimit func(ctx context.Context, hold func(session.Hold)) error
 	// FailRecord makes Record fail for a direction.
@@ -46,7 +47,7 @@ type Gate struct {
 
 // Event is one thing that a protocol asked of the gate.
 type Event struct {
-	What      string // check, admit, held, withdrawn, plan, record, rows, done, wait, aside, opened, cancelled
+	What      string // check, admit, held, withdrawn, plan, record, more, done, wait, aside, opened, cancelled
 	Statement string // text of the one statement
 	Kind      string
 	Bytes     []byte // of record and aside
@@ -257,15 +258,22 @@ func (p *pass) Record(dir session.Direction, b []byte) (session.Ticket, error) {
 	return p.gate.next(), nil
 }
 
-func (p *pass) Rows(ctx context.Context, n int, hold func(session.Hold)) error {
-	p.gate.note(Event{What: "rows", Statement: p.statement, Outcome: session.Outcome{Rows: int64(n)}})
+func (p *pass) More(ctx context.Context, with session.Allowance, hold func(session.Hold)) (session.Allowance, error) {
+	p.gate.note(Event{What: "more", Statement: p.statement, Outcome: session.Outcome{Rows: with.Rows, Read: with.Bytes}})
+	all := session.Allowance{Rows: session.Unlimited, Bytes: session.Unlimited}
 	if p.gate.OverLimit == nil {
-		return nil
+		return all, nil
 	}
-	return p.gate.OverLimit(ctx, hold)
+	return all, p.gate.OverLimit(ctx, hold)
 }
 
-func (p *pass) RowLimit() int64 { return p.gate.Limit }
+func (p *pass) Allowed() session.Allowance {
+	a := session.Allowance{Rows: session.Unlimited, Bytes: session.Unlimited}
+	if p.gate.Limit > 0 {
+		a.Rows = p.gate.Limit
+	}
+	return a
+}
 
 func (p *pass) Done(o session.Outcome) (session.Ticket, error) {
 	p.mu.Lock()
