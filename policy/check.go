@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -17,6 +18,7 @@ var (
 	protocols    = []string{"postgres", "http"}
 	sessionAttrs = []string{"any", "read-write", "read-only", "primary", "standby", "prefer-standby"}
 	tlsModes     = []string{"verify-full", "require", "disable"}
+	bindings     = []string{"prefer", "require", "disable"}
 	credModes    = []string{"static", "ephemeral", "certificate"}
 	durability   = []string{"strict", "async"}
 	predicates   = []string{"equality", "deny", "allow"}
@@ -233,6 +235,10 @@ func (d *decoder) checkTarget(s *TargetSpec) {
 	if s.TLS.CAFile != "" && s.TLS.Mode == "disable" {
 		d.at("spec.tls.caFile", "means nothing with mode disable")
 	}
+	d.oneOf("spec.tls.channelBinding", s.TLS.ChannelBinding, bindings)
+	if s.TLS.ChannelBinding == "require" && s.TLS.Mode == "disable" {
+		d.at("spec.tls.channelBinding", "require needs TLS: mode is disable")
+	}
 	d.checkCredentials(s)
 	if s.Agent != "" {
 		d.checkName("spec.agent", s.Agent)
@@ -250,6 +256,12 @@ func (d *decoder) checkCredentials(s *TargetSpec) {
 	}
 	if len(c.Roles) > 0 && c.Mode != "ephemeral" {
 		d.at("spec.credentials.roles", "are for mode ephemeral: the roles that a session's own role is a member of")
+	}
+	if c.Mode == "ephemeral" {
+		d.checkEphemeral(s)
+	}
+	if c.AllowCleartext && s.TLS.Mode != "" && s.TLS.Mode != "verify-full" {
+		d.at("spec.credentials.allowCleartext", "needs tls.mode verify-full: nobody else proves who would read the password")
 	}
 	switch {
 	case c.Mode == "certificate" && (c.CertFile == "" || c.KeyFile == ""):
@@ -269,6 +281,26 @@ func (d *decoder) checkCredentials(s *TargetSpec) {
 	}
 	if p.Exec != nil && len(p.Exec.Command) == 0 {
 		d.at("spec.credentials.passwordFrom.exec.command", "is missing: the program and its arguments, as a list")
+	}
+}
+
+// checkEphemeral: the role is made where it is used, so a standby will not do.
+func (d *decoder) checkEphemeral(s *TargetSpec) {
+	if len(s.Credentials.Roles) == 0 {
+		d.at("spec.credentials.roles", "are missing: what the role that is made for a session is a member of; the first is the session's role")
+	}
+	for i, r := range s.Credentials.Roles {
+		at := "spec.credentials.roles[" + strconv.Itoa(i) + "]"
+		switch {
+		case r == "" || len(r) > 63 || strings.ContainsFunc(r, unicode.IsControl) || r == "none":
+			d.at(at, "%q is not a role: 1 to 63 bytes, no control characters, not none", r)
+		case slices.Contains(s.Credentials.Roles[:i], r):
+			d.at(at, "%q is named twice", r)
+		}
+	}
+	switch s.TargetSessionAttrs {
+	case "read-only", "standby", "prefer-standby":
+		d.at("spec.targetSessionAttrs", "is %s, where no role can be made; mode ephemeral needs any, read-write or primary", s.TargetSessionAttrs)
 	}
 }
 

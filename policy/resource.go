@@ -136,6 +136,9 @@ type TargetSpec struct {
 type TargetTLS struct {
 	Mode   string `yaml:"mode,omitempty" json:"mode,omitempty"` // verify-full (default) | require | disable
 	CAFile string `yaml:"caFile,omitempty" json:"caFile,omitempty"`
+	// ChannelBinding ties a SCRAM log-in to the TLS connection that it is made
+	// on: prefer (default) | require | disable.
+	ChannelBinding string `yaml:"channelBinding,omitempty" json:"channelBinding,omitempty"`
 }
 
 // Credentials say how the server logs in to a target.
@@ -145,9 +148,14 @@ type Credentials struct {
 	PasswordFrom SecretFrom `yaml:"passwordFrom,omitempty" json:"passwordFrom,omitzero"`
 	// CertFile and KeyFile are the PEM client certificate and its key, for mode
 	// certificate; both below the server's secretsDir.
-	CertFile string   `yaml:"certFile,omitempty" json:"certFile,omitempty"`
-	KeyFile  string   `yaml:"keyFile,omitempty" json:"keyFile,omitempty"`
-	Roles    []string `yaml:"roles,omitempty" json:"roles,omitempty"`
+	CertFile string `yaml:"certFile,omitempty" json:"certFile,omitempty"`
+	KeyFile  string `yaml:"keyFile,omitempty" json:"keyFile,omitempty"`
+	// AllowCleartext lets the password go to the target as it is, where the
+	// target asks for that: RDS IAM, LDAP and PAM do. Only over verify-full.
+	AllowCleartext bool `yaml:"allowCleartext,omitempty" json:"allowCleartext,omitempty"`
+	// Roles are what the role that mode ephemeral makes for a session is a
+	// member of; the first is the session's role and inherits what it owned.
+	Roles []string `yaml:"roles,omitempty" json:"roles,omitempty"`
 }
 
 // SecretFrom says where a secret is to be found: exactly one field is set.

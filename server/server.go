@@ -192,7 +192,7 @@ func (s *Server) openListeners() (err error) {
 		s.cfg.ExternalURL = "https://" + s.addresses.API.String()
 	}
 	s.http = newHanded(s.listener.Addr())
-	s.postgres = postgres.New(postgres.Config{Parser: s.parser, Baselines: baselines{s.store}, Log: s.log, Now: s.now})
+	s.postgres = postgres.New(postgres.Config{Parser: s.parser, Roles: roleJournal{s.store}, Baselines: baselines{s.store}, Log: s.log, Now: s.now})
 	return nil
 }
 
@@ -247,6 +247,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.grants.Run(gctx) })
 	g.Go(func() error { return s.approvals.Run(gctx) })
 	g.Go(func() error { return s.runChanges(gctx) })
+	g.Go(func() error { return s.reapRoles(gctx) })
 	g.Go(func() error { s.watchStore(gctx); return nil })
 	g.Go(func() error {
 		<-gctx.Done()

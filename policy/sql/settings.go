@@ -108,15 +108,21 @@ func settingArg(n *pg.Node) string {
 	return ""
 }
 
-// setConfig notes set_config('name', 'value', …) with constant arguments. The
-// class is admin either way: the function can be called once a row.
+// setConfig notes what set_config(name, value, …) is given. The class is admin
+// either way: the function can be called once a row.
 func (a *analysis) setConfig(args []*pg.Node) {
 	if len(args) < 2 {
+		a.once(&a.facts.Configures, "?")
 		return
 	}
 	name, ok1 := args[0].GetAConst().GetVal().(*pg.A_Const_Sval)
 	value, ok2 := args[1].GetAConst().GetVal().(*pg.A_Const_Sval)
-	if ok1 && ok2 {
+	if !ok1 {
+		a.once(&a.facts.Configures, "?")
+		return
+	}
+	a.once(&a.facts.Configures, strings.ToLower(name.Sval.GetSval()))
+	if ok2 {
 		a.facts.Setting, a.facts.SettingValue = strings.ToLower(name.Sval.GetSval()), value.Sval.GetSval()
 	}
 }

@@ -44,6 +44,7 @@ type conn struct {
 	principal policy.Principal
 	database  string
 	up        *upstream
+	role      *Role // made for this session; nil if it runs as the target's account
 	catalog   *catalog
 	pid       uint32
 	key       []byte
@@ -93,6 +94,7 @@ func (c *conn) Serve(ctx context.Context, t session.Target, g session.Gate) erro
 	c.ctx, c.end = context.WithCancelCause(ctx)
 	defer c.end(nil)
 	c.catalog = c.room.catalogs.of(c.info, c.database)
+	defer c.dropRole() // after the connection that runs as it is closed
 	up, err := c.login(c.ctx)
 	if err != nil {
 		c.room.log.Warn("login to the target failed", "session", c.name, "target", c.info.Name, "error", err)

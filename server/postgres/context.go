@@ -378,6 +378,9 @@ func (q *requests) ordered(facts []*policy.Facts) error {
 // what would let the client speak as somebody else to the target's row-level
 // security.
 func (q *requests) pins(f *policy.Facts) error {
+	if err := q.configures(f); err != nil {
+		return err
+	}
 	if f.Setting == "" || f.Kind == "SHOW" {
 		return nil
 	}
@@ -411,6 +414,30 @@ func (q *requests) pins(f *policy.Facts) error {
 	}
 	if fixed, ok := pinned[name]; ok && !strings.EqualFold(fixed, value) {
 		return refused("masked values would not be written rightly", fmt.Sprintf("on this target it stays %s", fixed))
+	}
+	return nil
+}
+
+// configures refuses what pins cannot judge: set_config of settings that are
+// told only when it runs, or of several at once.
+func (q *requests) configures(f *policy.Facts) error {
+	for _, r := range f.Relations {
+		if r.Written && strings.EqualFold(r.Name, "pg_settings") {
+			return &session.Refusal{Code: session.CodePolicy, Message: "pg_settings cannot be written through the broker: what it would set is told only when it runs", Hint: "use SET"}
+		}
+	}
+	for _, name := range f.Configures {
+		_, fixed := pinned[name]
+		fixed = fixed && len(q.c.gate.Tags()) > 0
+		switch {
+		case name == "?":
+			return &session.Refusal{Code: session.CodePolicy, Message: "set_config of a computed name cannot be set through the broker: what it would set is told only when it runs",
+				Hint: "write the setting's name as a constant"}
+		case strings.HasPrefix(name, "hoopctl."):
+			return &session.Refusal{Code: session.CodePolicy, Message: name + " cannot be set through the broker: it tells the target who you are"}
+		case (fixed || name == "standard_conforming_strings" || name == "client_encoding") && (len(f.Configures) > 1 || f.Setting != name):
+			return &session.Refusal{Code: session.CodePolicy, Message: name + " cannot be set through the broker but to a constant", Hint: "use SET, in a statement of its own"}
+		}
 	}
 	return nil
 }

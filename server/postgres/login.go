@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -37,7 +38,7 @@ type upstream struct {
 // tries once more if the target refuses those it was given.
 func (c *conn) login(ctx context.Context) (*upstream, error) {
 	params := c.runtimeParams()
-	pg, address, err := c.connect(ctx, params)
+	pg, address, err := c.connect(ctx, params, c.connectSession)
 	if err != nil {
 		return nil, err
 	}
@@ -75,30 +76,47 @@ func (c *conn) unpooled(ctx context.Context, pg *pgconn.PgConn) error {
 		Detail: "what names mean cannot be known through it", Hint: "give the target's own address"}
 }
 
-// connect logs in to the target with these run-time parameters.
-func (c *conn) connect(ctx context.Context, params map[string]string) (*pgconn.PgConn, string, error) {
+// connecting logs in with credentials and run-time parameters, and says where.
+type connecting func(context.Context, session.Credentials, map[string]string) (*pgconn.PgConn, string, error)
+
+// connect logs in to the target in one way or another, once more with fresh
+// credentials if it refuses those that it was shown.
+func (c *conn) connect(ctx context.Context, params map[string]string, how connecting) (*pgconn.PgConn, string, error) {
 	for again := false; ; again = true {
 		credentials, err := c.target.Login(ctx, again)
 		if err != nil {
 			return nil, "", fmt.Errorf("credentials of target %s: %w", c.info.Name, err)
 		}
-		pg, address, err := c.connectAny(ctx, credentials, params)
+		pg, address, err := how(ctx, credentials, params)
 		var refused *pgconn.PgError
-		if err == nil || again || !errors.As(err, &refused) || refused.Code != "28P01" {
+		if err == nil || again || c.role != nil || !errors.As(err, &refused) || refused.Code != "28P01" {
 			return pg, address, err
 		}
 	}
 }
 
-// connectAny tries the target's addresses in order.
-func (c *conn) connectAny(ctx context.Context, cr session.Credentials, params map[string]string) (*pgconn.PgConn, string, error) {
-	wanted := []pgconn.ValidateConnectFunc{validator(c.info.SessionAttrs)}
-	if c.info.SessionAttrs == "prefer-standby" {
+// connectSession logs in for the client.
+func (c *conn) connectSession(ctx context.Context, cr session.Credentials, params map[string]string) (*pgconn.PgConn, string, error) {
+	if len(cr.Roles) > 0 {
+		return c.connectEphemeral(ctx, cr, params)
+	}
+	return c.connectAny(ctx, cr, params, c.info.Addresses, c.info.SessionAttrs)
+}
+
+// connectOwn logs in for the broker's own questions.
+func (c *conn) connectOwn(ctx context.Context, cr session.Credentials, params map[string]string) (*pgconn.PgConn, string, error) {
+	return c.connectAny(ctx, cr, params, c.info.Addresses, c.info.SessionAttrs)
+}
+
+// connectAny tries the addresses in order.
+func (c *conn) connectAny(ctx context.Context, cr session.Credentials, params map[string]string, addresses []string, attrs string) (*pgconn.PgConn, string, error) {
+	wanted := []pgconn.ValidateConnectFunc{validator(attrs)}
+	if attrs == "prefer-standby" {
 		wanted = []pgconn.ValidateConnectFunc{pgconn.ValidateConnectTargetSessionAttrsStandby, nil}
 	}
 	var all []error
 	for _, validate := range wanted {
-		for _, address := range c.info.Addresses {
+		for _, address := range addresses {
 			config, err := c.clientConfig(address, cr, params)
 			if err != nil {
 				return nil, "", err
@@ -162,12 +180,12 @@ func (c *conn) clientConfig(address string, cr session.Credentials, params map[s
 	config.RuntimeParams = params
 	config.ConnectTimeout = connectTimeout
 	config.MaxProtocolMessageBodyLen = maxTold
-	config.RequireAuth, config.ChannelBinding = "", "prefer"
+	config.RequireAuth, config.ChannelBinding = "!password", cmp.Or(c.info.ChannelBinding, "prefer")
 	if config.TLSConfig, err = c.targetTLS(host, cr.Certificate); err != nil {
 		return nil, err
 	}
-	if c.info.TLSMode != "" && c.info.TLSMode != "verify-full" {
-		config.RequireAuth = "!password" // nobody proved who would read it
+	if cr.Cleartext && (c.info.TLSMode == "" || c.info.TLSMode == "verify-full") {
+		config.RequireAuth = "" // it is proved who will read it
 	}
 	config.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return c.target.Dial(ctx, address) }
@@ -178,7 +196,10 @@ func (c *conn) clientConfig(address string, cr session.Credentials, params map[s
 
 // targetTLS is verify-full unless the resource says otherwise in so many words.
 func (c *conn) targetTLS(host string, cert *tls.Certificate) (*tls.Config, error) {
-	config := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	// A server that speaks another protocol on this port, and has a certificate
+	// that we would believe, refuses ours (ALPACA). PostgreSQL before 17 knows no
+	// ALPN and answers none.
+	config := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{alpn}}
 	switch c.info.TLSMode {
 	case "disable":
 		return nil, nil
@@ -349,7 +370,7 @@ func applicationName(own, principal, session string) string {
 // control opens a short-lived connection of the broker's own to the client's
 // database of the target: the catalogue is read over it.
 func (c *conn) control(ctx context.Context) (*pgconn.PgConn, error) {
-	pg, _, err := c.connect(ctx, map[string]string{"application_name": "hoopctl catalogue", "client_encoding": "UTF8"})
+	pg, _, err := c.connect(ctx, map[string]string{"application_name": "hoopctl catalogue", "client_encoding": "UTF8"}, c.connectOwn)
 	return pg, err
 }
 
@@ -363,11 +384,19 @@ func (c *conn) loginRefusal(ctx context.Context, err error) *session.Refusal {
 	r := &session.Refusal{Code: session.CodeUnavailable, Fatal: true,
 		Message: fmt.Sprintf("target %s cannot be reached", c.info.Name),
 		Hint:    "try again; if it lasts, tell whoever runs the broker"}
+	if role := (roleError{}); errors.As(err, &role) {
+		r.Message = fmt.Sprintf("target %s did not let the broker make a role for this session", c.info.Name)
+		return r
+	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return r
 	}
 	switch {
+	case pg.Code == "08P01" && strings.HasPrefix(pg.Message, "unsupported startup parameter"):
+		// PgBouncer's words for what its ignore_startup_parameters does not name.
+		r.Message = fmt.Sprintf("a connection pooler stands before target %s, and does not pass on who you are", c.info.Name)
+		r.Hint = "give the target's own address"
 	case pg.Code == "3D000":
 		r.Code, r.Message = session.CodeDatabase, fmt.Sprintf("target %s has no database %q", c.info.Name, c.database)
 	case pg.Code == "53300":

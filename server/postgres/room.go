@@ -31,6 +31,7 @@ type Parser interface {
 // Config is what a Room is made of. Parser is required.
 type Config struct {
 	Parser    Parser
+	Roles     Journal          // of ephemeral roles; nil: targets with such are refused
 	Baselines Baselines        // what the catalogue remembers over restarts; nil: nothing
 	Log       *slog.Logger     // nil is silence
 	Now       func() time.Time // nil is time.Now

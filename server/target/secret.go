@@ -40,7 +40,7 @@ type secret struct {
 // was remembered: the target has just refused it. Errors never hold a secret.
 func (t *Target) Login(ctx context.Context, again bool) (Credentials, error) {
 	c := &t.entry.spec.Credentials
-	out := Credentials{Username: c.Username}
+	out := Credentials{Username: c.Username, Cleartext: c.AllowCleartext, Roles: c.Roles}
 	var err error
 	if out.Password, err = t.password(ctx, &c.PasswordFrom, again); err != nil {
 		return Credentials{}, unavailable(t.info.Name, fmt.Errorf("its password: %w", err))

@@ -64,6 +64,7 @@ type Info struct {
 	Databases                    []string
 	TLSMode                      string
 	RootCAs                      []byte
+	ChannelBinding               string
 	Idle, Max, IdleInTransaction time.Duration
 	HoldInTransaction, HoldMax   time.Duration
 }
@@ -74,7 +75,8 @@ type Credentials struct {
 	Username    string
 	Password    string
 	Certificate *tls.Certificate
-	Role        string
+	Cleartext   bool
+	Roles       []string
 }
 
 // Room is the room. Its methods are safe for concurrent use.
@@ -211,7 +213,7 @@ func (t *Target) fill() error {
 	if s.Agent != "" && t.room.cfg.Agent == nil {
 		return fmt.Errorf("it is reached through agent %s, and this server has no agents", s.Agent)
 	}
-	if err := checkMode(&s.Credentials); err != nil {
+	if err := checkMode(s); err != nil {
 		return err
 	}
 	cas, err := t.rootCAs(s.TLS.CAFile)
@@ -219,7 +221,7 @@ func (t *Target) fill() error {
 		return err
 	}
 	t.info = Info{Name: e.name, Generation: e.place, Addresses: e.addresses, SessionAttrs: s.TargetSessionAttrs, Database: s.Database, Databases: s.Databases,
-		TLSMode: orString(s.TLS.Mode, "verify-full"), RootCAs: cas,
+		TLSMode: orString(s.TLS.Mode, "verify-full"), RootCAs: cas, ChannelBinding: s.TLS.ChannelBinding,
 		Idle: or(s.Session.Idle, defaultIdle), Max: or(s.Session.Max, defaultMax), IdleInTransaction: or(s.Session.IdleInTransaction, defaultIdleInTransaction),
 		HoldInTransaction: or(s.Hold.InTransaction, defaultHoldInTransaction), HoldMax: or(s.Hold.Max, defaultHoldMax)}
 	if t.info.Database == "" && len(s.Databases) > 0 {
@@ -231,7 +233,8 @@ func (t *Target) fill() error {
 // checkMode refuses the credentials that this server cannot honour. Logging in
 // with the account that makes ephemeral roles instead of with such a role
 // would hand a session that account's rights.
-func checkMode(c *policy.Credentials) error {
+func checkMode(s *policy.TargetSpec) error {
+	c := &s.Credentials
 	switch c.Mode {
 	case "", "static":
 		return nil
@@ -240,8 +243,13 @@ func checkMode(c *policy.Credentials) error {
 			return errors.New("credentials.mode is certificate: credentials.certFile and credentials.keyFile must name the PEM files")
 		}
 		return nil
+	case "ephemeral":
+		if len(c.Roles) == 0 {
+			return errors.New("credentials.mode is ephemeral: credentials.roles must name what a session's own role is a member of")
+		}
+		return nil
 	default:
-		return fmt.Errorf("credentials.mode %q is not served by this version; static and certificate are", c.Mode)
+		return fmt.Errorf("credentials.mode %q is not known; static, ephemeral and certificate are", c.Mode)
 	}
 }
 
