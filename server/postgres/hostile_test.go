@@ -3,10 +3,12 @@ package postgres
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,7 +27,8 @@ type hostileTarget struct {
 	login func(c net.Conn)
 	// answer is said to each query of the client's.
 	answer func(n int) []byte
-	pid    string // of the backend, as SQL tells it; "" is 7, as at log-in
+	pid    string       // of the backend, as SQL tells it; "" is 7, as at log-in
+	aside  atomic.Value // []byte, said before the answer to the room's own queries
 }
 
 func newHostileTarget(t *testing.T, answer func(n int) []byte) *hostileTarget {
@@ -84,7 +87,8 @@ func (h *hostileTarget) serve(c net.Conn) {
 		case frame[0] == 'X':
 			return
 		case strings.Contains(string(rest), "current_schemas"):
-			c.Write(honestContext())
+			aside, _ := h.aside.Load().([]byte)
+			c.Write(append(bytes.Clone(aside), honestContext()...))
 		case strings.Contains(string(rest), "pg_backend_pid"):
 			c.Write(append(answerRow(cmp.Or(h.pid, "7")), readyMessage(nil, 'I')...))
 		case frame[0] == 'Q', frame[0] == 'S', frame[0] == 'H':
@@ -340,3 +344,34 @@ func TestT05_LargerThanAnyMessageMayBe(t *testing.T) {
 type pgproto3Huge struct{}
 
 func (*pgproto3Huge) Encode([]byte) ([]byte, error) { return nil, io.ErrShortBuffer }
+
+// What the target says while it is busy with a query of ours: a notification
+// is the client's, a notice is not.
+func TestAsidesDuringAQueryOfOurs(t *testing.T) {
+	h, evil := hostileHouse(t, nil, func(int) []byte {
+		return append(answerRow("x"), readyMessage(nil, 'I')...)
+	})
+	var notices, notified []string
+	config, err := pgconn.ParseConfig(h.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Message) }
+	config.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { notified = append(notified, n.Payload) }
+	conn, err := pgconn.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	evil.aside.Store(bytes.Join([][]byte{message('N', []byte("SLOG\x00C00000\x00Mours\x00\x00")...), message('A', []byte("\x00\x00\x00\x09news\x00first\x00")...)}, nil))
+	for range 2 { // SET makes the room read the session's names again, before the next
+		for _, text := range []string{"SET search_path = a", "SELECT 1"} {
+			if err := conn.Exec(t.Context(), text).Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(notices) != 0 || len(notified) == 0 || notified[0] != "first" {
+		t.Errorf("notices %q, notifications %q", notices, notified)
+	}
+}

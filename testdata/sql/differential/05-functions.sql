@@ -1,0 +1,47 @@
+-- functions, procedures, DO, prepared statements, notices of every level
+CREATE FUNCTION loud(lvl text) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE DEBUG 'a debug line'; RAISE LOG 'a log line'; RAISE INFO 'an info line'; RAISE NOTICE 'a notice line' USING DETAIL = 'its detail', HINT = 'its hint', ERRCODE = 'HP001';
+  RAISE WARNING 'a warning line % %', lvl, 7;
+  IF lvl = 'error' THEN RAISE EXCEPTION 'an error' USING ERRCODE = 'P0042', DETAIL = 'why', HINT = 'how', COLUMN = 'c', CONSTRAINT = 'k', DATATYPE = 'd', TABLE = 't', SCHEMA = 's'; END IF;
+  RETURN 1;
+END $$;
+SELECT loud('fine');
+SET client_min_messages = debug1;
+SELECT loud('fine');
+SET client_min_messages = error;
+SELECT loud('fine');
+SELECT loud('error');
+RESET client_min_messages;
+SELECT loud('error');
+DO $$ BEGIN FOR i IN 1..5 LOOP RAISE NOTICE 'step %', i; END LOOP; END $$;
+DO $$ BEGIN PERFORM 1/0; EXCEPTION WHEN division_by_zero THEN RAISE NOTICE 'caught: %', SQLERRM; END $$;
+CREATE FUNCTION many(n int) RETURNS TABLE (a int, b text) LANGUAGE sql STABLE AS 'SELECT i, ''r'' || i FROM generate_series(1, n) i';
+SELECT * FROM many(3);
+SELECT many(2);
+SELECT (many(2)).*;
+CREATE FUNCTION outs(IN x int, OUT y int, OUT z text) LANGUAGE sql AS 'SELECT x + 1, ''z''';
+SELECT * FROM outs(1);
+CREATE PROCEDURE work(INOUT n int) LANGUAGE plpgsql AS $$ BEGIN n := n + 1; COMMIT; n := n * 2; END $$;
+CALL work(20);
+BEGIN; CALL work(1); ROLLBACK;
+PREPARE p1 (int, text) AS SELECT $1 + 1 AS n, $2 || '!' AS t;
+EXECUTE p1 (1, 'x');
+EXECUTE p1 (1);
+PREPARE p1 AS SELECT 1;
+PREPARE p2 AS INSERT INTO nothere VALUES (1);
+SELECT name, parameter_types, result_types IS NULL FROM pg_prepared_statements ORDER BY 1;
+DEALLOCATE p1;
+EXECUTE p1 (1, 'x');
+PREPARE p3 AS SELECT 3;
+DEALLOCATE ALL;
+EXECUTE p3;
+CREATE FUNCTION refs() RETURNS SETOF refcursor LANGUAGE plpgsql AS $$ DECLARE a refcursor := 'ca'; b refcursor := 'cb'; BEGIN OPEN a FOR SELECT 1 AS x; RETURN NEXT a; OPEN b FOR SELECT 2 AS y, 'two' AS z; RETURN NEXT b; END $$;
+BEGIN;
+SELECT * FROM refs();
+FETCH ALL FROM ca;
+FETCH ALL FROM cb;
+COMMIT;
+CREATE FUNCTION deep(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN IF n = 0 THEN RETURN 1/n; END IF; RETURN deep(n - 1); END $$;
+SELECT deep(3);
+DROP FUNCTION deep, refs, outs, many(int), loud(text);

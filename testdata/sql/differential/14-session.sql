@@ -1,0 +1,26 @@
+-- what sets and shows a session
+SET work_mem = '8MB'; SHOW work_mem; SELECT current_setting('work_mem'), set_config('my.var', 'x', false); SHOW my.var; RESET work_mem; SHOW work_mem;
+SET TIME ZONE 'Europe/Madrid'; SHOW TimeZone; SET TIME ZONE LOCAL;
+SET client_encoding = 'WIN1252'; SHOW client_encoding; SELECT chr(8364) = U&'\20AC'; RESET client_encoding;
+SET standard_conforming_strings = on; SET backslash_quote = off;
+SET NAMES 'UTF8';
+SET search_path TO pg_catalog; SELECT current_schema(), current_schemas(true); RESET search_path;
+SET DateStyle = 'SQL, DMY'; SELECT date '2024-03-04'; RESET DateStyle;
+SHOW server_encoding; SHOW server_version_num; SHOW is_superuser; SHOW standard_conforming_strings; SHOW integer_datetimes;
+CREATE ROLE diff_role NOLOGIN;
+GRANT SELECT ON pg_am TO diff_role;
+SET ROLE diff_role; SELECT current_user, session_user = current_user; CREATE TABLE public.nope (a int); SELECT * FROM pg_authid; RESET ROLE;
+BEGIN; SET LOCAL ROLE diff_role; SELECT current_user; COMMIT;
+REASSIGN OWNED BY diff_role TO CURRENT_USER; DROP OWNED BY diff_role;
+SET SESSION AUTHORIZATION diff_role; SELECT current_user; RESET SESSION AUTHORIZATION;
+REVOKE ALL ON pg_am FROM diff_role; DROP ROLE diff_role;
+SELECT pg_advisory_lock(7), pg_try_advisory_lock(7), pg_advisory_unlock(7), pg_advisory_unlock(7), pg_advisory_unlock(8);
+CREATE TEMP TABLE tmp (a int) ON COMMIT DELETE ROWS; INSERT INTO tmp VALUES (1); SELECT count(*) FROM tmp;
+CREATE TEMP SEQUENCE tsq; SELECT nextval('tsq');
+DISCARD PLANS; DISCARD SEQUENCES; DISCARD TEMP; SELECT to_regclass('tmp');
+PREPARE x AS SELECT 1; LISTEN y; SET work_mem = '3MB'; DISCARD ALL; SHOW work_mem; EXECUTE x; SELECT pg_listening_channels();
+BEGIN; DISCARD ALL; ROLLBACK;
+SELECT txid_current_if_assigned() IS NULL, pg_is_in_recovery(), pg_current_xact_id() IS NOT NULL;
+LOAD 'plpgsql';
+SECURITY LABEL ON TABLE pg_am IS 'x';
+SELECT set_config('search_path', '', true), current_setting('nothere', true) IS NULL;
