@@ -163,15 +163,16 @@ type Pass interface {
 	// may be released when the Ticket is done: at once in async, when durable
 	// in strict; the next window is written meanwhile. b is not kept.
 	Record(dir Direction, b []byte) (Ticket, error)
-	// Rows counts source rows as they come, before they are sent. It returns
-	// nil, or a *Refusal when a row limit or budget is passed (the protocol
-	// cancels the statement on the target and tells the client), after asking
-	// people if the limit can be cured: it then blocks, as Admit does, and
+	// Allowed is how much of the answer may go before More must be asked, at
+	// first.
+	Allowed() Allowance
+	// More is asked with what the answer comes to with its next row, before
+	// that is sent, when that is more than was allowed. It returns how much may
+	// go in all, or a *Refusal when a row limit or budget is passed (the
+	// protocol cancels the statement on the target and tells the client), after
+	// asking people if that can be cured: it then blocks, as Admit does, and
 	// hold is called once.
-	Rows(ctx context.Context, n int, hold func(Hold)) error
-	// RowLimit is how many rows may go before Rows must be asked; 0: Rows
-	// need not be called.
-	RowLimit() int64
+	More(ctx context.Context, with Allowance, hold func(Hold)) (Allowance, error)
 	// Done records how the target answered. It is called exactly once.
 	// CommandComplete is released when the Ticket is done.
 	Done(o Outcome) (Ticket, error)
@@ -189,6 +190,7 @@ const (
 type Outcome struct {
 	Rows     int64
 	Bytes    int64  // to the client
+	Read     int64  // bytes of the rows, as the target sent them
 	Status   string // command tag: "SELECT 5"; "" on error
 	SQLState string // on error
 	Masked   []MaskedColumn
