@@ -126,7 +126,7 @@ func (c *conn) connectAny(ctx context.Context, cr session.Credentials, params ma
 			if err == nil {
 				return pg, address, nil
 			}
-			all = append(all, err)
+			all = append(all, c.explained(err))
 			var refused *pgconn.PgError
 			if errors.As(err, &refused) && decisive(refused.Code) || ctx.Err() != nil {
 				return nil, "", errors.Join(all...)
@@ -137,6 +137,15 @@ func (c *conn) connectAny(ctx context.Context, cr session.Credentials, params ma
 		all = append(all, fmt.Errorf("target %s has no address", c.info.Name))
 	}
 	return nil, "", errors.Join(all...)
+}
+
+// explained adds, for the log, what to do about a target that wants the
+// password as it is.
+func (c *conn) explained(err error) error {
+	if strings.Contains(err.Error(), "server requested password authentication") { // pgconn has no type for it
+		return fmt.Errorf("target %s asks for the password in the clear; let it authenticate by scram-sha-256, or set credentials.allowCleartext (needs tls.mode verify-full): %w", c.info.Name, err)
+	}
+	return err
 }
 
 // decisive is true for refusals that another address would repeat.
@@ -395,7 +404,7 @@ func (c *conn) loginRefusal(ctx context.Context, err error) *session.Refusal {
 	switch {
 	case pg.Code == "08P01" && strings.HasPrefix(pg.Message, "unsupported startup parameter"):
 		// PgBouncer's words for what its ignore_startup_parameters does not name.
-		r.Message = fmt.Sprintf("a connection pooler stands before target %s, and does not pass on who you are", c.info.Name)
+		r.Message = fmt.Sprintf("a connection pooler stands before target %s, and refuses what a session must start with", c.info.Name)
 		r.Hint = "give the target's own address"
 	case pg.Code == "3D000":
 		r.Code, r.Message = session.CodeDatabase, fmt.Sprintf("target %s has no database %q", c.info.Name, c.database)
