@@ -189,6 +189,9 @@ type Statement struct {
 	// Exposure is what it does with tagged columns besides showing them; nil
 	// where no column of the target is tagged.
 	Exposure *Exposure
+	// Constants are the values that it compares tagged columns with, each with
+	// its column's name in front; nil where it compares none.
+	Constants [][]byte
 	// Outputs are the columns of its answer, in order, as far as their origin is
 	// known; nil where it is not, or where no column of the target is tagged.
 	Outputs []Output

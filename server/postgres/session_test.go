@@ -268,7 +268,7 @@ func TestRowLimit(t *testing.T) {
 	w.expect("Z", "T", "D:1", "C:SELECT 1", "ZI")
 	lift = true
 	w.send(query("SELECT n FROM generate_series(1, 5) n"))
-	w.expect("Z", "T", "D:1", "D:2", "D:3", "N00000", "D:4", "N00000", "D:5", "C:SELECT 5", "ZI")
+	w.expect("Z", "T", "D:1", "D:2", "D:3", "N00000", "D:4", "D:5", "C:SELECT 5", "ZI")
 	for _, e := range gate.Events() {
 		if e.What == "done" && strings.Contains(e.Statement, "1000000") && (e.Outcome.Rows != 3 || e.Outcome.SQLState != "42501") {
 			t.Errorf("outcome %+v", e.Outcome)
