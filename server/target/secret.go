@@ -206,9 +206,9 @@ func (t *Target) fromCommand(ctx context.Context, from *policy.SecretExec, again
 	return v, err
 }
 
-// command runs a command that prints a secret. It gets the server's
-// environment without the server's own variables. Its standard error goes to
-// the log, never to a client: it may hold anything.
+// command runs a command that prints a secret, without a shell. It gets the
+// server's environment without the server's own variables. Nothing that it
+// says is kept but the secret: its standard error may hold one, too.
 func (r *Room) command(ctx context.Context, target string, argv []string) (string, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return "", errors.New("passwordFrom.exec names no command")
@@ -218,17 +218,19 @@ func (r *Room) command(ctx context.Context, target string, argv []string) (strin
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(strings.ToUpper(v), "HOOPCTL_") })
 	cmd.WaitDelay = time.Second // what it started may hold its output open
-	out, said := &bounded{max: maxSecret}, &bounded{max: 4 << 10}
-	cmd.Stdout, cmd.Stderr = out, said
+	apart(cmd)
+	out := &bounded{max: maxSecret}
+	cmd.Stdout = out
 	err := cmd.Run()
 	if err != nil {
-		r.cfg.Log.Error("target: the command for a password failed", "target", target, "command", argv[0], "error", err, "stderr", strings.TrimSpace(string(said.kept)))
+		r.cfg.Log.Error("target: the command for a password failed", "target", target, "command", argv[0], "error", err,
+			"hint", "run it by hand as the server's user to see what it says: that may hold secrets and is not kept")
 	}
 	switch {
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("command %s did not end in time: %w", argv[0], ctx.Err())
 	case err != nil:
-		return "", fmt.Errorf("command %s failed (%w); the server's log has more", argv[0], err)
+		return "", fmt.Errorf("command %s failed (%w)", argv[0], err)
 	case out.over:
 		return "", fmt.Errorf("command %s printed more than %d bytes", argv[0], maxSecret)
 	}

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -445,13 +446,25 @@ func TestCommandThatFails(t *testing.T) {
 			if reason(err) != api.ReasonUnavailable || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%v, want it to say %q", err, c.says)
 			}
+			if strings.Contains(log.String(), "hunter2") {
+				t.Errorf("T77 the log holds what the command said: %s", log.String())
+			}
 		})
 	}
+	t.Run("no shell reads it", func(t *testing.T) {
+		target := get(t, room(t, Config{}, resource("clinic", func(s *policy.TargetSpec) {
+			s.Credentials.PasswordFrom.Exec = &policy.SecretExec{Command: []string{"printf", "%s", "$(id); `id` | x"}}
+		})), "clinic")
+		if c, err := target.Login(t.Context(), false); err != nil || c.Password != "$(id); `id` | x" {
+			t.Errorf("%q, %v", c.Password, err)
+		}
+	})
 	t.Run("hangs", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		fifo := filepath.Join(t.TempDir(), "started")
 		target := get(t, room(t, Config{}, resource("clinic", func(s *policy.TargetSpec) {
-			s.Credentials.PasswordFrom.Exec = &policy.SecretExec{Command: []string{"sh", "-c", `mkfifo "$1.fifo"; : >"$1"; cat "$1.fifo"`, "sh", fifo}}
+			// the shell's child, which a kill of the shell alone would leave
+			s.Credentials.PasswordFrom.Exec = &policy.SecretExec{Command: []string{"sh", "-c", `mkfifo "$1.fifo"; sh -c 'echo $$ >"$0.pid"; : >"$0"; exec sleep 600' "$1" & cat "$1.fifo"`, "sh", fifo}}
 		})), "clinic")
 		done := make(chan error, 1)
 		go func() { _, err := target.Login(ctx, false); done <- err }()
@@ -464,6 +477,19 @@ func TestCommandThatFails(t *testing.T) {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
+		}
+		pid, err := os.ReadFile(fifo + ".pid")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for late := time.Now().Add(10 * time.Second); ; {
+			out, _ := exec.Command("ps", "-o", "stat=", "-p", strings.TrimSpace(string(pid))).Output()
+			if s := strings.TrimSpace(string(out)); s == "" || s[0] == 'Z' {
+				break
+			}
+			if time.Now().After(late) {
+				t.Fatal("what the command started still runs")
+			}
 		}
 	})
 }
