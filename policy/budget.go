@@ -29,6 +29,8 @@ type Budget struct {
 	Amount int64         `json:"amount"`
 	Per    time.Duration `json:"per"` // ns
 	Reason string        `json:"reason,omitempty"`
+
+	asked *asked // of constants: which of them count; nil is all
 }
 
 // String is the budget in words: "1000 rows per hour".

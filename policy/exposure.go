@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 )
 
 // The house's own rules for a principal from whom tagged columns of the target
@@ -17,6 +20,17 @@ const (
 	RuleMaskMove      = "house:mask-move"      // it moves a value to where it is not hidden
 	RuleMaskWriteback = "house:mask-writeback" // it overwrites what is seen masked
 	RuleMaskCursor    = "house:mask-cursor"    // it fetches from a cursor whose query was not seen
+	// RuleMaskConstants and the tag's name behind a colon: it asks whether one
+	// more constant is among the values of a tag.
+	RuleMaskConstants = "house:mask-constants"
+)
+
+// What a principal may ask of one tag by equality: so many distinct constants
+// in any hour, over all its sessions. Each tells only whether a value is there;
+// together they must not be a dictionary.
+const (
+	ConstantsPerTag = 20
+	constantsPer    = time.Hour
 )
 
 // Exposure is what a statement does with the tagged columns of its target
@@ -38,11 +52,14 @@ type Exposure struct {
 	Passed []Passed `json:"passed,omitempty"`
 	// Overwritten are tagged columns that existing rows are given other values of.
 	Overwritten []ColumnRef `json:"overwritten,omitempty"`
+	// Filled are tagged columns that new rows are given values of: that a key is
+	// taken tells that its value is there.
+	Filled []ColumnRef `json:"filled,omitempty"`
 }
 
 // Empty reports whether nothing of the kind happens.
 func (e *Exposure) Empty() bool {
-	return e == nil || e.Code == "" && e.Cursor == "" && len(e.Compared)+len(e.Moved)+len(e.Passed)+len(e.Overwritten) == 0
+	return e == nil || e.Code == "" && e.Cursor == "" && len(e.Compared)+len(e.Moved)+len(e.Passed)+len(e.Overwritten)+len(e.Filled) == 0
 }
 
 // Compared is one tagged column that decides something. Its zero Column is a
@@ -82,13 +99,92 @@ func (q *question) masking(v Verdict) Verdict {
 			return v
 		}
 	}
+	return q.constants(v, sight)
+}
+
+// constants puts a verdict under the budgets of the hidden tags that the
+// statement asks by equality. One that is used up is a broken rule.
+func (q *question) constants(v Verdict, s *sight) Verdict {
+	for _, b := range s.budgets(q.request.Statement.Exposure) {
+		left, told := q.request.Left[b.Rule]
+		if !told || left > 0 {
+			v.Meters = append(slices.Clip(v.Meters), b)
+			continue
+		}
+		tag := strings.TrimPrefix(b.Rule, RuleMaskConstants+":")
+		v = q.breach(v, breach{b.Rule, fmt.Sprintf("columns tagged %s were compared with %s by you: more would tell their values", tag, b),
+			"something comes back as the first of them is an hour old, or " + askCleared})
+		if v.Effect == Deny {
+			v.Exhausted = &b
+			return v
+		}
+	}
 	return v
+}
+
+// asked is what a statement asks of a tag by equality.
+type asked struct {
+	columns []ColumnRef // that it compares with constants
+	fills   bool        // it gives new rows values of such a column
+}
+
+// budgets are those of the hidden tags that a statement asks by equality.
+func (s *sight) budgets(e *Exposure) []Budget {
+	var out []Budget
+	ask := func(c ColumnRef) int {
+		t := s.tag(c)
+		if t.Predicates == "allow" || !s.hidden(c) {
+			return -1
+		}
+		rule := RuleMaskConstants + ":" + t.Tag
+		i := slices.IndexFunc(out, func(b Budget) bool { return b.Rule == rule })
+		if i < 0 {
+			i, out = len(out), append(out, Budget{Rule: rule, Unit: UnitConstants, Amount: ConstantsPerTag, Per: constantsPer, asked: &asked{}})
+		}
+		return i
+	}
+	for _, c := range e.Compared {
+		if c.Column == (ColumnRef{}) || c.Other {
+			continue
+		}
+		if i := ask(c.Column); i >= 0 {
+			out[i].asked.columns = append(out[i].asked.columns, c.Column)
+		}
+	}
+	for _, c := range e.Filled {
+		if i := ask(c); i >= 0 {
+			out[i].asked.fills = true
+		}
+	}
+	return out
+}
+
+// Of are those among a statement's Constants that count for the budget.
+func (b Budget) Of(constants [][]byte) [][]byte {
+	if b.asked == nil {
+		return constants
+	}
+	return slices.DeleteFunc(slices.Clone(constants), func(c []byte) bool {
+		name, _, _ := bytes.Cut(c, []byte{0})
+		return !slices.ContainsFunc(b.asked.columns, func(col ColumnRef) bool { return col.String() == string(name) })
+	})
+}
+
+// Fills reports whether a statement that fails because a key is taken, or is
+// missing, has to count as well: by one, whatever the key.
+func (b Budget) Fills() bool { return b.asked != nil && b.asked.fills }
+
+// Constant is one of a statement's Constants: the column and the value as it
+// came, a literal's text or a parameter's bytes.
+func Constant(c ColumnRef, value []byte) []byte {
+	return append([]byte(c.String()+"\x00"), value...)
 }
 
 // breach adds one broken rule to a verdict: a denial, unless a policy of the
 // rule's name says who may be asked.
 func (q *question) breach(v Verdict, b breach) Verdict {
-	own := q.set.byID[b.rule[len("house:"):]]
+	name, _, _ := strings.Cut(b.rule[len("house:"):], ":")
+	own := q.set.byID[name]
 	if own == nil || !own.forbid || own.approve == "" {
 		return Verdict{Rules: append([]string{b.rule}, v.Rules...), Reason: b.reason, Hint: b.hint, Cacheable: v.Cacheable}
 	}

@@ -37,6 +37,8 @@ type analysis struct {
 	odd      bool // something strange stood in it
 	visits   int
 	returns  rows // what the statement yields
+
+	arguments []Constant // of EXECUTE
 }
 
 // relationName is a relation as the catalogue, or else the search for it, names it.

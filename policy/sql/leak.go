@@ -20,6 +20,7 @@ type channels struct {
 	calls       []call
 	settings    int // calls of set_config
 	overwritten []baseColumn
+	filled      []baseColumn
 }
 
 // call is a call of a function that may do more than compute.
@@ -276,6 +277,17 @@ func (a *analysis) overwrites(it *item, names ...string) {
 	}
 }
 
+// provides notes columns of which new rows are given values: where one is a key,
+// an error tells whether the value is there already.
+func (a *analysis) provides(it *item, names []string) {
+	for _, name := range names {
+		a.leaks.filled = append(a.leaks.filled, baseColumn{it.rel, name})
+	}
+	if len(names) == 0 {
+		a.leaks.filled = append(a.leaks.filled, baseColumn{it.rel, "*"})
+	}
+}
+
 // Leaks are the ways by which a statement's values can be told without being
 // shown.
 type Leaks struct {
@@ -290,6 +302,9 @@ type Leaks struct {
 	// Overwritten are the columns, as the catalogue calls them, of which
 	// existing rows are given other values. Column "*" is all of the table's.
 	Overwritten []policy.ColumnRef
+	// Filled are the columns of which new rows are given values, named as in
+	// Overwritten.
+	Filled []policy.ColumnRef
 	// Unknown is true if what decides about rows may derive from anything.
 	Unknown bool
 }
@@ -311,6 +326,9 @@ func (a *analysis) leaked() Leaks {
 	}
 	for _, c := range a.leaks.overwritten {
 		l.Overwritten = append(l.Overwritten, reference(c))
+	}
+	for _, c := range a.leaks.filled {
+		l.Filled = append(l.Filled, reference(c))
 	}
 	return l
 }

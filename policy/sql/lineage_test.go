@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"database/sql"
 	"errors"
 	"os"
@@ -276,7 +277,13 @@ func TestPredicates(t *testing.T) {
 		"SELECT id FROM patients WHERE ssn = zip":                                   "ssn! zip!",
 		"SELECT id FROM patients WHERE substr(ssn, 1, 1) = '1'":                     "ssn!",
 		"SELECT id FROM patients WHERE ssn = (SELECT '1')":                          "ssn!",
-		"SELECT id FROM patients WHERE ssn = ANY ($1)":                              "ssn!",
+		"SELECT id FROM patients WHERE ssn = ANY ($1)":                              "ssn{$1[]}",
+		"SELECT id FROM patients WHERE ssn = ANY ('{1,2}'::text[])":                 "ssn{{1,2}[]}",
+		"SELECT id FROM patients WHERE ssn = ANY (ARRAY['1', $2]::text[])":          "ssn{1 $2}",
+		"SELECT id FROM patients WHERE ssn = ALL ($1)":                              "ssn!",
+		"SELECT id FROM patients WHERE ssn = ANY (SELECT zip FROM patients)":        "ssn! zip!",
+		"SELECT id FROM patients WHERE ssn LIKE ANY ($1)":                           "ssn!",
+		"SELECT id FROM patients WHERE ssn IN (VALUES ('1'), ('2'))":                "ssn!",
 		"SELECT 1 FROM patients p JOIN visits v ON v.ssn = p.ssn":                   "ssn! visits.ssn!",
 		"SELECT 1 FROM patients p JOIN (VALUES ('1')) g(c) ON p.ssn = g.c":          "ssn!",
 		"SELECT zip FROM patients GROUP BY zip HAVING max(ssn) = '1'":               "ssn! zip!",
@@ -296,11 +303,8 @@ func TestPredicates(t *testing.T) {
 			if len(p.Equals) > 0 {
 				var ks []string
 				for _, k := range p.Equals {
-					if k.Param > 0 {
-						ks = append(ks, "$"+itoa(k.Param))
-					} else {
-						ks = append(ks, k.Text)
-					}
+					k := cmp.Or(strings.TrimSuffix("$"+itoa(k.Param), "$0"), k.Text) + map[bool]string{true: "[]"}[k.Array]
+					ks = append(ks, k)
 				}
 				word += "{" + strings.Join(ks, " ") + "}"
 			}

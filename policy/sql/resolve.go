@@ -75,6 +75,9 @@ type Lineage struct {
 	Predicates []Predicate
 	// Leaks are the other ways by which a value can be told.
 	Leaks Leaks
+	// Arguments are those of an EXECUTE, by position. One that is computed has
+	// Param -1.
+	Arguments []Constant
 }
 
 // Output is one column of an answer.
@@ -107,6 +110,7 @@ type Predicate struct {
 type Constant struct {
 	Param int    // 1-based number of a parameter; 0 for a literal
 	Text  string // of a literal, as PostgreSQL reads it
+	Array bool   // it is an array of which any member may be the one
 }
 
 // maxTree bounds the parse trees that are resolved: a wide statement's tree
@@ -145,7 +149,7 @@ func Resolve(text string, tree []byte, statement int, c Catalog) (facts *policy.
 }
 
 func (a *analysis) lineage() *Lineage {
-	l := &Lineage{Predicates: a.predicates(), Leaks: a.leaked()}
+	l := &Lineage{Predicates: a.predicates(), Leaks: a.leaked(), Arguments: a.arguments}
 	for _, m := range a.moved {
 		l.Writes = append(l.Writes, Flow{To: reference(baseColumn{m.rel, m.name}), Sources: a.references(m.set), Unknown: m.set.unknown,
 			Bare: m.bare && len(m.set.ids) == 1 && !m.set.unknown})
@@ -229,9 +233,9 @@ func (a *analysis) trusted(what Code, parts []string, ours bool) bool {
 	return a.catalog.Trusted(what, schema, parts[len(parts)-1])
 }
 
-// equality takes apart what a predicate tests: column = constant and column
-// IN (constants), joined by AND and OR, tell no more of a column than whether
-// it is one of those. It reports whether n was of that form.
+// equality takes apart what a predicate tests: column = constant, column IN
+// (constants) and column = ANY (array), joined by AND and OR, tell no more of a
+// column than whether it is one of those. It reports whether n was of that form.
 func (a *analysis) equality(sc *scope, with *ctes, n *pg.Node) bool {
 	if b := n.GetBoolExpr(); b != nil && b.GetBoolop() != pg.BoolExprType_NOT_EXPR {
 		for _, arg := range b.GetArgs() {
@@ -253,6 +257,8 @@ func (a *analysis) equality(sc *scope, with *ctes, n *pg.Node) bool {
 		}
 	case pg.A_Expr_Kind_AEXPR_IN:
 		constants, ok = constantList(e.GetRexpr().GetList().GetItems())
+	case pg.A_Expr_Kind_AEXPR_OP_ANY:
+		constants, ok = constantArray(e.GetRexpr())
 	}
 	if !ok || ref.GetColumnRef() == nil {
 		return false
@@ -272,6 +278,17 @@ func (a *analysis) equality(sc *scope, with *ctes, n *pg.Node) bool {
 	return true
 }
 
+// argued notes the arguments of an EXECUTE.
+func (a *analysis) argued(list []*pg.Node) {
+	for _, n := range list {
+		c, ok := constant(n)
+		if !ok || len(c) != 1 {
+			c = []Constant{{Param: -1}}
+		}
+		a.arguments = append(a.arguments, c[0])
+	}
+}
+
 func constantList(list []*pg.Node) ([]Constant, bool) {
 	var out []Constant
 	for _, n := range list {
@@ -282,6 +299,22 @@ func constantList(list []*pg.Node) ([]Constant, bool) {
 		out = append(out, c...)
 	}
 	return out, len(out) > 0
+}
+
+// constantArray reads what stands behind ANY: ARRAY[…], or an array as one
+// constant.
+func constantArray(n *pg.Node) ([]Constant, bool) {
+	if c := n.GetTypeCast(); c != nil && c.GetArg().GetAArrayExpr() != nil {
+		n = c.GetArg()
+	}
+	if e := n.GetAArrayExpr(); e != nil {
+		return constantList(e.GetElements())
+	}
+	out, ok := constant(n)
+	for i := range out {
+		out[i].Array = true
+	}
+	return out, ok
 }
 
 // constant reads a literal or a parameter, with or without a cast.

@@ -246,6 +246,7 @@ func (a *analysis) utility(n *pg.Node) {
 		a.facts.Prepared, a.literal = s.ExecuteStmt.GetName(), true
 		a.returns = unknownRows()
 		a.exprs(&scope{}, nil, s.ExecuteStmt.GetParams()...)
+		a.argued(s.ExecuteStmt.GetParams())
 	case *pg.Node_DeallocateStmt:
 		a.command("DEALLOCATE", policy.Read)
 		a.facts.Prepared = s.DeallocateStmt.GetName()

@@ -31,6 +31,7 @@ func (a *analysis) inserts(s *pg.InsertStmt, outer *scope, with *ctes) rows {
 	a.sets(it.rel, cols)
 	a.flows(it.rel, cols, from)
 	a.fills(it, cols, s.GetSelectStmt())
+	a.provides(it, cols)
 	a.writing("INSERT", false)
 	sc := &scope{parent: outer}
 	sc.star = append(sc.star, sc.add(it))
@@ -140,6 +141,7 @@ func (a *analysis) mergeAction(w *pg.MergeWhenClause, it *item, sc *scope, with 
 		cols = a.inserted(it, cols, row)
 		a.sets(it.rel, cols)
 		a.flows(it.rel, cols, row)
+		a.provides(it, cols)
 	}
 }
 

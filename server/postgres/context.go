@@ -69,6 +69,7 @@ type resolvedFacts struct {
 	dirty    bool
 	exposure *policy.Exposure
 	outputs  []policy.Output
+	compared comparisons
 }
 
 // said is a statement as the client wrote it.
@@ -247,10 +248,14 @@ func (q *requests) statements(text string, facts []*policy.Facts, params []polic
 		if err != nil {
 			return nil, err
 		}
+		constants, err := known.compared.constants(params)
+		if err != nil {
+			return nil, &session.Refusal{Code: session.CodePolicy, Message: err.Error(), Hint: "compare the column with constants, each as a parameter of its own"}
+		}
 		c.context.mu.Lock()
 		batch[i] = policy.Statement{Facts: known.facts, Text: text, Start: f.Start, End: f.End, Params: params, Statements: len(facts), InTransaction: inTransaction,
 			Database: c.database, Role: c.context.role, SearchPath: c.context.path, Settings: c.meaning(), Resolved: known.relations,
-			Exposure: known.exposure, Outputs: known.outputs}
+			Exposure: known.exposure, Outputs: known.outputs, Constants: constants}
 		q.seen = known.seen
 		c.context.mu.Unlock()
 		switch f.Transaction {
@@ -310,6 +315,7 @@ func (c *conn) executed(f *policy.Facts, own, ran *resolvedFacts) *resolvedFacts
 	merged.Start, merged.End, merged.Shape, merged.Fingerprint = f.Start, f.End, f.Shape, f.Fingerprint
 	out := *ran
 	out.facts = &merged
+	out.compared = ran.compared.with(own.compared.arguments)
 	if len(own.facts.Functions) > 0 { // its parameters call something: that is judged as well
 		merged.Class = policy.Stricter(merged.Class, f.Class)
 		merged.Functions = append(slices.Clone(merged.Functions), own.facts.Functions...)
@@ -493,14 +499,14 @@ func (c *conn) resolve(s *said) (*resolvedFacts, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	key := x.key(f)
-	if r := x.resolved[key]; r != nil && r.version == seen.version && (len(tags) == 0 || r.seen == seen && r.dirty == x.dirty) {
+	if r := x.resolved[key]; r != nil && r.version == seen.version && (len(tags) == 0 || r.seen == seen && r.dirty == x.dirty) && !r.compared.otherwise(s) {
 		return r, nil
 	}
 	r := &resolvedFacts{version: seen.version, dirty: x.dirty}
 	r.facts, r.relations = seen.resolve(f, x.path, x.role)
 	if len(tags) > 0 {
 		r.seen = seen
-		if r.exposure, r.outputs, err = c.trace(s, seen); err != nil {
+		if err = c.trace(r, s); err != nil {
 			return nil, err
 		}
 	}
@@ -509,19 +515,20 @@ func (c *conn) resolve(s *said) (*resolvedFacts, error) {
 }
 
 // trace finds the lineage of a statement. The context is locked.
-func (c *conn) trace(s *said, seen *classified) (*policy.Exposure, []policy.Output, error) {
+func (c *conn) trace(r *resolvedFacts, s *said) error {
 	parsed, err := c.room.config.Parser.Parse(c.ctx, c.principal.ID(), s.text)
 	if err != nil {
-		return nil, nil, fmt.Errorf("parse again for lineage: %w", err)
+		return fmt.Errorf("parse again for lineage: %w", err)
 	}
-	by := seen.seenBy(c.context.path, c.context.role)
+	by := r.seen.seenBy(c.context.path, c.context.role)
 	by.blind = c.context.dirty
 	_, lineage, err := sql.Resolve(s.text, parsed.Tree, s.at, by)
 	if err != nil {
-		return nil, nil, &session.Refusal{Code: session.CodePolicy, Message: "where the values of this statement come from cannot be told", Detail: err.Error(),
+		return &session.Refusal{Code: session.CodePolicy, Message: "where the values of this statement come from cannot be told", Detail: err.Error(),
 			Hint: "write it in a simpler way"}
 	}
-	return seen.exposure(lineage), outputs(lineage), nil
+	r.exposure, r.outputs, r.compared = r.seen.exposure(lineage), outputs(lineage), r.seen.comparisons(lineage, s)
+	return nil
 }
 
 // nameless returns the facts of a statement that names nothing, as resolved.

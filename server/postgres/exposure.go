@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 
 	"github.com/hoopctl/hoopctl/policy"
@@ -48,14 +49,113 @@ func (c *classified) exposure(l *sql.Lineage) *policy.Exposure {
 			e.Passed = append(e.Passed, policy.Passed{Function: p.Function, From: from, Unknown: p.Unknown})
 		}
 	}
-	for _, ref := range l.Leaks.Overwritten {
+	e.Overwritten = c.allShownAs(l.Leaks.Overwritten)
+	e.Filled = c.allShownAs(l.Leaks.Filled)
+	return e
+}
+
+// allShownAs are the tags of columns, each once.
+func (c *classified) allShownAs(refs []policy.ColumnRef) []policy.ColumnRef {
+	var out []policy.ColumnRef
+	for _, ref := range refs {
 		for _, t := range c.shownAs(ref) {
-			if !slices.Contains(e.Overwritten, t) {
-				e.Overwritten = append(e.Overwritten, t)
+			if !slices.Contains(out, t) {
+				out = append(out, t)
 			}
 		}
 	}
-	return e
+	return out
+}
+
+// comparisons are the tagged columns that a statement compares with constants.
+type comparisons struct {
+	all       []comparison
+	arguments []sql.Constant // of an EXECUTE
+	// Of a statement with literals among them: the text that they stand in. One
+	// of the same shape compares with others.
+	text string
+	at   int
+}
+
+type comparison struct {
+	column policy.ColumnRef
+	equals []sql.Constant
+}
+
+func (c *classified) comparisons(l *sql.Lineage, s *said) comparisons {
+	out := comparisons{arguments: l.Arguments}
+	for _, p := range l.Predicates {
+		if !c.names[p.Column] || len(p.Equals) == 0 {
+			continue
+		}
+		out.all = append(out.all, comparison{p.Column, p.Equals})
+		if slices.ContainsFunc(p.Equals, func(k sql.Constant) bool { return k.Param == 0 }) {
+			out.text, out.at = s.text, s.at
+		}
+	}
+	return out
+}
+
+// otherwise reports whether a statement of the same shape may compare with
+// other literals.
+func (c *comparisons) otherwise(s *said) bool {
+	return c.text != "" && (c.text != s.text || c.at != s.at)
+}
+
+// with puts the arguments of an EXECUTE in the place of parameters.
+func (c comparisons) with(arguments []sql.Constant) comparisons {
+	out := comparisons{text: c.text, at: c.at}
+	for _, one := range c.all {
+		equals := slices.Clone(one.equals)
+		for i, k := range equals {
+			if k.Param > 0 && k.Param <= len(arguments) {
+				equals[i] = arguments[k.Param-1]
+				equals[i].Array = k.Array
+			}
+		}
+		out.all = append(out.all, comparison{one.column, equals})
+	}
+	return out
+}
+
+var errComputed = errors.New("an argument of EXECUTE that is compared with a hidden column is computed")
+
+// constants are the values that a statement compares tagged columns with, as
+// [policy.Statement] has them; those of parameters that are not bound yet are
+// left out. Where it cannot be told how many there are, that is an error.
+func (c *comparisons) constants(params []policy.Param) ([][]byte, error) {
+	var out [][]byte
+	for _, one := range c.all {
+		for _, k := range one.equals {
+			if k.Param > len(params) {
+				continue
+			}
+			values, err := valuesOf(k, params)
+			if err != nil {
+				return nil, err
+			}
+			for _, v := range values {
+				if v != nil { // NULL equals nothing
+					out = append(out, policy.Constant(one.column, v))
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+func valuesOf(k sql.Constant, params []policy.Param) ([][]byte, error) {
+	p := policy.Param{Value: []byte(k.Text)}
+	switch {
+	case k.Param < 0:
+		return nil, errComputed
+	case k.Param > 0:
+		p = params[k.Param-1]
+	}
+	if !k.Array || p.Value == nil {
+		return [][]byte{p.Value}, nil
+	}
+	return members(p)
 }
 
 func (c *classified) tagged(refs []policy.ColumnRef) []policy.ColumnRef {

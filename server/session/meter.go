@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -105,7 +107,7 @@ func (s *Session) begin(ctx context.Context, batch []policy.Statement, verdicts 
 // notRun gives back what a batch took that did not run.
 func (s *Session) notRun(ctx context.Context, meters [][]meter) {
 	for _, m := range meters {
-		s.giveBack(ctx, m, Outcome{NotRun: true})
+		s.giveBack(ctx, m, Outcome{NotRun: true}) // what did not run told nothing
 	}
 }
 
@@ -114,10 +116,10 @@ func (s *Session) start(ctx context.Context, st *policy.Statement, b policy.Budg
 	m := meter{budget: b}
 	switch b.Unit {
 	case policy.UnitConstants:
-		if len(st.Constants) == 0 {
-			return true, nil
+		if b.Fills() {
+			*into = append(*into, m) // a key that is taken counts when the target says so
 		}
-		return s.cfg.Budgets.Distinct(ctx, s.cfg.Principal.ID(), b, st.Constants)
+		return s.compare(ctx, b, b.Of(st.Constants))
 	case policy.UnitStatements:
 		m.taken, err = s.cfg.Budgets.Take(ctx, s.cfg.Principal.ID(), b, 1)
 		ok = m.taken == 1
@@ -128,10 +130,46 @@ func (s *Session) start(ctx context.Context, st *policy.Statement, b policy.Budg
 	return ok, err
 }
 
-// giveBack returns what an answer took and did not use.
-func (s *Session) giveBack(ctx context.Context, meters []meter, o Outcome) {
+// compare counts the constants that a statement compares hidden values with.
+// One that only fills keys takes none, but nothing may be used up.
+func (s *Session) compare(ctx context.Context, b policy.Budget, constants [][]byte) (ok bool, err error) {
+	switch {
+	case len(constants) > 0:
+		return s.cfg.Budgets.Distinct(ctx, s.cfg.Principal.ID(), b, constants)
+	case b.Fills():
+		left, _, err := s.cfg.Budgets.Left(ctx, s.cfg.Principal.ID(), b)
+		return left > 0, err
+	}
+	return true, nil
+}
+
+// keyTaken are the SQLSTATEs by which a target tells that a value is there, or
+// is not: a unique, a foreign and an exclusion constraint.
+var keyTaken = map[string]bool{"23505": true, "23503": true, "23P01": true}
+
+// tellsKey counts an error by which the target told whether a key is taken,
+// each as a new one: which it was is not known.
+func (s *Session) tellsKey(ctx context.Context, b policy.Budget, o Outcome) error {
+	if !keyTaken[o.SQLState] {
+		return nil
+	}
+	// Where nothing is left there is nothing to count; the next is refused.
+	if _, err := s.cfg.Budgets.Distinct(ctx, s.cfg.Principal.ID(), b, [][]byte{[]byte(rand.Text())}); err != nil {
+		return countRefusal(err)
+	}
+	return nil
+}
+
+// giveBack returns what an answer took and did not use. An error means that
+// something could not be counted.
+func (s *Session) giveBack(ctx context.Context, meters []meter, o Outcome) error {
+	var failed error
 	for i := range meters {
 		m := &meters[i]
+		if m.budget.Unit == policy.UnitConstants {
+			failed = errors.Join(failed, s.tellsKey(ctx, m.budget, o))
+			continue
+		}
 		unused := m.taken - m.used(Allowance{Rows: o.Rows, Bytes: o.Read})
 		if m.budget.Unit == policy.UnitStatements {
 			unused = 0
@@ -141,6 +179,7 @@ func (s *Session) giveBack(ctx context.Context, meters []meter, o Outcome) {
 		}
 		s.cfg.Budgets.Return(ctx, s.cfg.Principal.ID(), m.budget, unused)
 	}
+	return failed
 }
 
 func countRefusal(err error) *Refusal {

@@ -26,6 +26,8 @@ type pass struct {
 	meters []meter          // budgets that the answer is under
 	spent  map[string]int64 // of those that were used up: nothing is left
 
+	would map[string]string // what policy would have done, if the target is only observed; else nil
+
 	first, last uint64 // frames
 }
 
@@ -156,8 +158,9 @@ func (p *pass) lifted(ctx context.Context, cures []policy.Cure, by []api.EventAp
 func (p *pass) Done(o Outcome) (Ticket, error) {
 	s := p.s
 	defer s.run(-1)
+	var uncounted error
 	if len(p.meters) > 0 {
-		s.giveBack(context.Background(), p.meters, o)
+		uncounted = s.giveBack(context.Background(), p.meters, o)
 	}
 	e := s.take(api.EventOutcome)
 	e.Sequence, e.Rows, e.Bytes, e.Status, e.SQLState = p.sequence, o.Rows, o.Bytes, o.Status, o.SQLState
@@ -172,6 +175,7 @@ func (p *pass) Done(o Outcome) (Ticket, error) {
 	case o.NotRun:
 		e.Reason = "not run"
 	}
+	p.wouldCut(e, o)
 	if s.cfg.Recording != nil && p.first != 0 {
 		e.FramesFirst, e.FramesLast, e.FramesSHA256 = p.first, p.last, s.cfg.Recording.Digest(p.first, p.last)
 	}
@@ -181,5 +185,5 @@ func (p *pass) Done(o Outcome) (Ticket, error) {
 	if err != nil {
 		return 0, evidenceRefusal(err)
 	}
-	return p.release(Ticket(t)), nil
+	return p.release(Ticket(t)), uncounted
 }

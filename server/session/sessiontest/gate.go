@@ -36,6 +36,9 @@ type Gate struct {
 	Strict  bool
 	Durable func(ctx context.Context, t session.Ticket) error
 
+	// Greeting is the Notice.
+	Greeting string
+
 	Name      string // s-1
 	Principal policy.Principal
 
@@ -57,6 +60,7 @@ type Event struct {
 	Settings  []string
 	Facts     *policy.Facts
 	InTx      bool
+	Constants [][]byte // that tagged columns are compared with
 }
 
 var _ session.Gate = (*Gate)(nil)
@@ -151,7 +155,7 @@ func (g *Gate) Admit(ctx context.Context, batch []policy.Statement, hold func(se
 	}
 	var passes []session.Pass
 	for _, s := range batch {
-		g.note(Event{What: "admit", Statement: textOf(s), Kind: s.Kind, Params: s.Params, Facts: s.Facts, InTx: s.InTransaction})
+		g.note(Event{What: "admit", Statement: textOf(s), Kind: s.Kind, Params: s.Params, Facts: s.Facts, InTx: s.InTransaction, Constants: s.Constants})
 		passes = append(passes, &pass{gate: g, statement: textOf(s)})
 	}
 	return passes, nil
@@ -223,6 +227,9 @@ func (g *Gate) next() session.Ticket {
 	g.ticket++
 	return g.ticket
 }
+
+// Notice implements session.Gate.
+func (g *Gate) Notice() string { return g.Greeting }
 
 type pass struct {
 	gate      *Gate
