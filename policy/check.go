@@ -287,7 +287,7 @@ func (d *decoder) checkCredentials(s *TargetSpec) {
 // checkEphemeral: the role is made where it is used, so a standby will not do.
 func (d *decoder) checkEphemeral(s *TargetSpec) {
 	if len(s.Credentials.Roles) == 0 {
-		d.at("spec.credentials.roles", "are missing: what the role that is made for a session is a member of; the first is the session's role")
+		d.at("spec.credentials.roles", "names none: what the role that is made for a session is a member of; the first is the session's role")
 	}
 	for i, r := range s.Credentials.Roles {
 		at := "spec.credentials.roles[" + strconv.Itoa(i) + "]"
@@ -334,11 +334,15 @@ func parseEnforcement(v string) (until time.Time, err error) {
 	return ParseDate(date)
 }
 
-// Observed reports whether the target forwards what the policy would refuse,
-// at that time. It ends by itself; what cannot be read is enforced.
-func (s *TargetSpec) Observed(now time.Time) bool {
+// ObservedUntil is when the target is enforced again by itself: until then it
+// forwards what the policy would refuse. It is zero for a target that is
+// enforced, and for what cannot be read.
+func (s *TargetSpec) ObservedUntil() time.Time {
 	until, err := parseEnforcement(s.Enforcement)
-	return err == nil && now.Before(until)
+	if err != nil {
+		return time.Time{}
+	}
+	return until
 }
 
 func (d *decoder) checkClassification(s *ClassificationSpec) {
