@@ -85,6 +85,12 @@ func (c *Client) RevokeGrant(ctx context.Context, name, why string) (api.Revoked
 	return out, err
 }
 
+// Shred asks that the recording of a session be destroyed, or agrees to what
+// somebody else asked: it takes two people. Agreed is empty while it waits.
+func (c *Client) Shred(ctx context.Context, session, why string) (api.Shredding, error) {
+	return post[api.Shredding](ctx, c, at(api.PathShred, "name", session), api.Shred{Reason: why})
+}
+
 // Requests lists the requests that we made or may answer (or all, for those who may see them).
 func (c *Client) Requests(ctx context.Context) ([]api.Request, error) {
 	return list[api.Request](ctx, c, api.PathRequests, nil)

@@ -106,6 +106,7 @@ func TestEveryPathHasACall(t *testing.T) {
 		"GET " + api.PathSessions:      func() error { _, err := c.Sessions(ctx); return err },
 		"GET " + api.PathSession:       func() error { _, err := c.Session(ctx, n); return err },
 		"DELETE " + api.PathSession:    func() error { return c.EndSession(ctx, n, "why") },
+		"POST " + api.PathShred:        func() error { _, err := c.Shred(ctx, n, ""); return err },
 		"POST " + api.PathExplain:      func() error { _, err := c.Explain(ctx, api.Explain{}); return err },
 		"POST " + api.PathSecrets:      func() error { _, err := c.Secret(ctx, api.SecretRequest{}); return err },
 		"POST " + api.PathApply:        func() error { _, err := c.Apply(ctx, api.Apply{}); return err },

@@ -65,7 +65,7 @@ func (c *Client) Login(ctx context.Context, o LoginOptions) (api.Enrolled, error
 	if l.Issuer, err = choose(info.Issuers, o.Issuer, o.Workload); err != nil {
 		return api.Enrolled{}, err
 	}
-	l.LogKey, l.Workload, l.Secret = info.LogKey, o.Workload, new(secret)
+	l.LogKey, l.ClientCA, l.Workload, l.Secret = info.LogKey, info.ClientCA, o.Workload, new(secret)
 	token, err := c.authenticate(ctx, l, o)
 	if err != nil {
 		return api.Enrolled{}, err

@@ -35,6 +35,7 @@ type LoginState struct {
 	LoginEnds time.Time
 	CA        string // PEM, "" for the system's roots
 	LogKey    string // the evidence log's verifier key, as it was at login
+	ClientCA  string // PEM of the authority that signs logins, as it was at login; "" if it was not told
 	Keyring   bool   // the secret lies in the keyring
 }
 
@@ -48,7 +49,7 @@ func (c *Client) State() (LoginState, error) {
 		return LoginState{}, c.loginNeeded("there is no login for " + c.addr)
 	}
 	return LoginState{Server: l.Server, Login: l.Login, Issuer: l.Issuer.Name, Name: l.Principal.Name, Expires: l.Expires,
-		LoginEnds: l.LoginEnds, CA: l.CA, LogKey: l.LogKey, Keyring: l.InKeyring}, nil
+		LoginEnds: l.LoginEnds, CA: l.CA, LogKey: l.LogKey, ClientCA: l.ClientCA, Keyring: l.InKeyring}, nil
 }
 
 // Keep renews the certificate in time until ctx ends: for commands that live

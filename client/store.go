@@ -57,8 +57,9 @@ const keyringService = "hoopctl"
 // the secret unless a keyring holds it.
 type login struct {
 	Server      string           `json:"server"`
-	CA          string           `json:"ca,omitempty"`     // PEM of the server's own CA; "" is the system's roots
-	LogKey      string           `json:"logKey,omitempty"` // the evidence log's verifier key as it was at login
+	CA          string           `json:"ca,omitempty"`       // PEM of the server's own CA; "" is the system's roots
+	LogKey      string           `json:"logKey,omitempty"`   // the evidence log's verifier key as it was at login
+	ClientCA    string           `json:"clientCA,omitempty"` // PEM of the authority that signs logins, as it was at login
 	Issuer      api.Issuer       `json:"issuer"`
 	Workload    string           `json:"workload,omitempty"` // where a service finds its assertion; "" is a person
 	Login       string           `json:"login"`

@@ -56,11 +56,20 @@ type TLSConfig struct {
 // EvidenceConfig says where the evidence lies and who may read recordings.
 type EvidenceConfig struct {
 	Dir        string   `yaml:"dir"`
+	Spill      string   `yaml:"spill"`      // a folder on another volume, used while dir's takes nothing more; "" is none
 	Recipients []string `yaml:"recipients"` // age X25519 recipients of the auditors
 	// Witnesses cosign the log's head every 10 s if it grew, and when the server
 	// stops. They should be in other hands than the server.
 	Witnesses     []WitnessConfig `yaml:"witnesses"`
 	WitnessQuorum int             `yaml:"witnessQuorum"` // how many must cosign a checkpoint that is published as cosigned; default: more than half
+	// Retention says how long things are kept. The timeline is kept for good.
+	Retention RetentionConfig `yaml:"retention"`
+}
+
+// RetentionConfig says how long things are kept: "90d", "6y", "12h"; "" is for good.
+type RetentionConfig struct {
+	// Recordings is from a session's end. What is under a LegalHold stays.
+	Recordings string `yaml:"recordings"`
 }
 
 // WitnessConfig is an independent cosigner of the evidence: hoopctl witness, or

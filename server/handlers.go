@@ -18,7 +18,7 @@ import (
 )
 
 func (s *Server) getInfo(*call) (any, error) {
-	return api.Info{Name: s.cfg.Name, Version: s.cfg.Version, CAFingerprint: s.ca.Fingerprint(), LogKey: s.evidence.LogKey(), Issuers: s.identity.Issuers()}, nil
+	return api.Info{Name: s.cfg.Name, Version: s.cfg.Version, CAFingerprint: s.ca.Fingerprint(), LogKey: s.evidence.LogKey(), ClientCA: string(s.ca.ClientPEM()), Issuers: s.identity.Issuers()}, nil
 }
 
 func (s *Server) postEnroll(c *call) (any, error) {

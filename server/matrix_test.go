@@ -43,6 +43,7 @@ var matrix = map[string]string{
 	"GET " + api.PathSessions:      "nyyyyy",
 	"GET " + api.PathSession:       "nynnyy",
 	"DELETE " + api.PathSession:    "nynnny",
+	"POST " + api.PathShred:        "nnnnny", // the second person is another one, who may read the evidence
 	"POST " + api.PathExplain:      "nyyyyy",
 	"POST " + api.PathSecrets:      "nynynn",
 	"POST " + api.PathApply:        "nnnnny",
@@ -66,6 +67,7 @@ var bodies = map[string]any{
 	"POST " + api.PathGrants:  api.GrantRequest{Target: "clinic"},
 	"POST " + api.PathExplain: api.Explain{Target: "clinic", SQL: "SELECT 1"},
 	"POST " + api.PathSecrets: api.SecretRequest{Target: "clinic"},
+	"POST " + api.PathShred:   api.Shred{Reason: "asked for"},
 	"POST " + api.PathApply:   api.Apply{DryRun: true},
 	"POST " + api.PathAnswer:  api.Answer{},
 	"POST " + api.PathReplay:  api.Replay{},

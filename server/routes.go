@@ -64,6 +64,7 @@ func routes() []route {
 		{method: "GET", path: api.PathSessions, stream: listing("SessionList", (*Server).listSessions)},
 		{method: "GET", path: api.PathSession, handle: (*Server).getSession},
 		{method: "DELETE", path: api.PathSession, handle: (*Server).deleteSession},
+		{method: "POST", path: api.PathShred, handle: (*Server).postShred},
 		{method: "POST", path: api.PathExplain, handle: (*Server).postExplain},
 		{method: "POST", path: api.PathSecrets, handle: (*Server).postSecret},
 		{method: "POST", path: api.PathApply, handle: (*Server).postApply},

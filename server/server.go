@@ -122,7 +122,7 @@ func (s *Server) openEvidence() (err error) {
 		witnesses = append(witnesses, evidence.WitnessConf(w))
 	}
 	s.evidence, err = evidence.Open(evidence.Config{Dir: s.cfg.Evidence.Dir, Node: s.cfg.Name, KeyFile: filepath.Join(s.cfg.Keys, "log.key"),
-		Recipients: s.cfg.Evidence.Recipients, Witnesses: witnesses, WitnessQuorum: s.cfg.Evidence.WitnessQuorum, Now: s.now, Logger: s.log})
+		Spill: s.cfg.Evidence.Spill, Recipients: s.cfg.Evidence.Recipients, Witnesses: witnesses, WitnessQuorum: s.cfg.Evidence.WitnessQuorum, Now: s.now, Logger: s.log})
 	if err == nil {
 		s.own(s.evidence)
 	}
@@ -250,6 +250,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.reapRoles(gctx) })
 	g.Go(func() error { s.watchStore(gctx); return nil })
 	g.Go(func() error {
+	g.Go(func() error { s.runRetention(gctx); return nil })
 		<-gctx.Done()
 		s.drain(srv, cut)
 		return nil
@@ -367,6 +368,9 @@ func (c *Config) complete() error {
 		}
 	}
 	return nil
+	if _, err := parseKeep(c.Evidence.Retention.Recordings); err != nil {
+		return fmt.Errorf("evidence.retention.recordings: %w", err)
+	}
 }
 
 func (i *IssuerConfig) complete() error {

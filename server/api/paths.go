@@ -15,6 +15,7 @@ const (
 	PathAnswer        = "/v1/requests/{name}/answer"   // POST Answer → Request
 	PathSessions      = "/v1/sessions"                 // GET → List[Session]
 	PathSession       = "/v1/sessions/{name}"          // GET → Session; DELETE ?reason= ends it
+	PathShred         = "/v1/sessions/{name}/shred"    // POST Shred → Shredding
 	PathExplain       = "/v1/explain"                  // POST Explain → Explained
 	PathSecrets       = "/v1/secrets"                  // POST SecretRequest → Secret
 	PathApply         = "/v1/apply"                    // POST Apply → Applied

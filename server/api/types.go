@@ -68,6 +68,9 @@ type Info struct {
 	CAFingerprint string   `json:"caFingerprint"` // sha256:hex of the server CA's DER
 	Issuers       []Issuer `json:"issuers"`
 	LogKey        string   `json:"logKey"` // the evidence log's note verifier key, pinned at login
+	// ClientCA is the PEM of the authority that signs logins, pinned at login:
+	// approvers' answers in the evidence must chain to it.
+	ClientCA string `json:"clientCA,omitempty"`
 }
 
 // Issuer of logins that the client may use. For workloads ClientID is the
@@ -458,4 +461,19 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
 	*d = Duration(v)
 	return err
+}
+
+// Shred asks that the recording of a session be destroyed, or agrees to it.
+type Shred struct {
+	Reason string `json:"reason,omitempty"` // of whoever asks first; they are shown to whoever agrees
+}
+
+// Shredding is what became of that: it takes two people.
+type Shredding struct {
+	Session string    `json:"session"`
+	Asked   string    `json:"asked"` // who asked: ID
+	Name    string    `json:"name"`
+	Reason  string    `json:"reason"`
+	Expires time.Time `json:"expires,omitzero"` // until then a second person may agree
+	Agreed  string    `json:"agreed,omitempty"` // who agreed: ID; "" while nobody has
 }
