@@ -131,6 +131,9 @@ type catalog struct {
 	epoch uint64 // counts invalidations
 	last  *snapshot
 	bound map[string]*classified // by digest of tags, for last
+	// shared holds the same by the tags' own slice, so that a statement need
+	// not digest them.
+	shared map[tagsKey]*classified
 
 	remembering sync.Mutex // guards memory
 	memory      *baseline  // what is remembered of the database that was read last
@@ -155,6 +158,9 @@ func (c *catalog) invalidate() {
 // database is the OID of the session's own database, 0 if any will do: what
 // was read of another that had the same name before is of no use to it.
 func (c *catalog) classified(ctx context.Context, connect connector, database uint32, tags []policy.Tag) (*classified, error) {
+	if known := c.ready(database, tags); known != nil {
+		return known, nil
+	}
 	s, err := c.snapshot(ctx, connect, database, 0)
 	if err != nil {
 		return nil, err
@@ -202,14 +208,52 @@ func (c *catalog) snapshot(ctx context.Context, connect connector, database uint
 		return nil, fmt.Errorf("read the catalogue of %s: database %s was made anew while the session was open", c.key.target, c.key.database)
 	}
 	c.mu.Lock()
-	c.last, c.bound = s, map[string]*classified{}
+	c.last, c.bound, c.shared = s, map[string]*classified{}, nil
 	c.mu.Unlock()
 	return s, nil
+}
+
+// ready returns what is at hand, nil if something must be read or bound first.
+// It is asked for every statement.
+func (c *catalog) ready(database uint32, tags []policy.Tag) *classified {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.usableLocked(database, 0) == nil {
+		return nil
+	}
+	return c.shared[keyOf(tags)]
+}
+
+// tagsKey tells one policy set's tags of a target from another's: sets share
+// the slice and never change it, and the key keeps it alive.
+type tagsKey struct {
+	first *policy.Tag
+	count int
+}
+
+// share notes what a set's tags were bound to. mu is held.
+func (c *catalog) share(tags []policy.Tag, known *classified) *classified {
+	if c.shared == nil {
+		c.shared = map[tagsKey]*classified{}
+	}
+	c.shared[keyOf(tags)] = known
+	return known
+}
+
+func keyOf(tags []policy.Tag) tagsKey {
+	if len(tags) == 0 {
+		return tagsKey{}
+	}
+	return tagsKey{&tags[0], len(tags)}
 }
 
 func (c *catalog) usable(database uint32, atLeast uint64) *snapshot {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.usableLocked(database, atLeast)
+}
+
+func (c *catalog) usableLocked(database uint32, atLeast uint64) *snapshot {
 	s := c.last
 	if s == nil || database != 0 && s.database != database || s.epoch != c.epoch || s.version < atLeast || c.config.Now().Sub(s.read) >= c.config.TTL {
 		return nil

@@ -41,7 +41,7 @@ func (c *catalog) under(ctx context.Context, s *snapshot, tags []policy.Tag) (*c
 	c.mu.Lock()
 	if c.last == s && c.bound[digest] != nil {
 		defer c.mu.Unlock()
-		return c.bound[digest], nil
+		return c.share(tags, c.bound[digest]), nil
 	}
 	c.mu.Unlock()
 
@@ -52,7 +52,7 @@ func (c *catalog) under(ctx context.Context, s *snapshot, tags []policy.Tag) (*c
 	made := b.classify(s, tags)
 	c.mu.Lock()
 	if c.last == s {
-		c.bound[digest] = made
+		c.bound[digest] = c.share(tags, made)
 	}
 	c.mu.Unlock()
 	return made, nil

@@ -575,7 +575,7 @@ func (c *conn) effect(r *run) {
 	defer l.mu.Unlock()
 	switch f.Kind {
 	case "PREPARE":
-		x.prepared[f.Prepared] = r.said
+		x.prepared[f.Prepared] = r.text()
 		confirm(l, l.statements, f.Prepared, &prepared{sql: true})
 	case "DEALLOCATE":
 		c.deallocate(f.Prepared)
@@ -583,7 +583,7 @@ func (c *conn) effect(r *run) {
 		c.deallocate("")
 		clear(x.cursors)
 	case "DECLARE CURSOR":
-		x.cursors[f.Cursor] = r.said
+		x.cursors[f.Cursor] = r.text()
 		dropPortal(c, f.Cursor)
 	case "CLOSE CURSOR":
 		if f.Cursor == "" {

@@ -207,7 +207,8 @@ func (d *copyDecoder) tuple(dst []byte, in *cursor) []byte {
 	return dst
 }
 
-// line rewrites one row of text or CSV, which ends with a newline.
+// line rewrites one row of text or CSV, which ends with a newline. Columns that
+// go as they are are copied together.
 func (d *copyDecoder) line(dst, data []byte) ([]byte, bool) {
 	if len(data) == 0 || data[len(data)-1] != '\n' {
 		return dst, false
@@ -216,61 +217,86 @@ func (d *copyDecoder) line(dst, data []byte) ([]byte, bool) {
 	if bytes.HasSuffix(rest, []byte{'\r'}) && d.format == "text" { // a target on Windows
 		return dst, false
 	}
+	if d.format == "text" && bytes.IndexByte(rest, '\n') >= 0 { // two rows in one message
+		return dst, false
+	}
+	from, at := 0, 0 // what is not copied yet, and where the next field begins
 	for i, rewrite := range d.plan.rewrite {
 		if i > 0 {
-			if len(rest) == 0 || rest[0] != d.delimiter {
+			if at == len(rest) || rest[at] != d.delimiter {
 				return dst, false
 			}
-			dst, rest = append(dst, d.delimiter), rest[1:]
+			at++
 		}
-		raw, null, ok := d.cut(rest)
+		raw, ok := d.cut(rest[at:], rewrite != nil)
 		if !ok {
 			return dst, false
 		}
-		rest = rest[len(raw):]
-		if rewrite == nil || null && !d.plan.nulls(i) {
-			dst = append(dst, raw...)
-			continue
+		if rewrite != nil {
+			dst = append(dst, rest[from:at]...)
+			if dst, ok = d.cellOf(dst, raw, i); !ok {
+				return dst, false
+			}
+			from = at + len(raw)
 		}
-		d.plan.cells[i]++
-		d.cell, null = rewrite.Rewrite(d.cell[:0], d.value)
-		if null {
-			dst = append(dst, d.null...)
-			continue
-		}
-		dst = d.quoted(dst, d.cell)
+		at += len(raw)
 	}
-	if len(rest) != 0 {
+	if at != len(rest) {
 		return dst, false
 	}
-	return append(dst, '\n'), true
+	return append(append(dst, rest[from:]...), '\n'), true
 }
 
-// cut returns the first field of a row as it is written, and leaves its value in d.value.
-func (d *copyDecoder) cut(b []byte) (raw []byte, null, ok bool) {
-	d.value = d.value[:0]
-	if d.format == "csv" {
-		return d.cutCSV(b)
+// cellOf appends a column that is rewritten. raw is as it was written; a CSV
+// field's value lies in d.value.
+func (d *copyDecoder) cellOf(dst, raw []byte, i int) ([]byte, bool) {
+	null := bytes.Equal(raw, d.null)
+	if null && !d.plan.nulls(i) {
+		return append(dst, raw...), true
 	}
-	n := 0
-	for n < len(b) && b[n] != d.delimiter {
-		if b[n] == '\n' {
-			return nil, false, false
+	value := d.value
+	if d.format != "csv" && !null {
+		if value = raw; bytes.IndexByte(raw, '\\') >= 0 {
+			var ok bool
+			if d.value, ok = unescape(d.value[:0], raw); !ok {
+				return dst, false
+			}
+			value = d.value
 		}
+	}
+	if null {
+		value = nil
+	}
+	d.plan.cells[i]++
+	d.cell, null = d.plan.rewrite[i].Rewrite(d.cell[:0], value)
+	if null {
+		return append(dst, d.null...), true
+	}
+	return d.quoted(dst, d.cell), true
+}
+
+// cut returns the first field of a row as it is written. Of a CSV field that is
+// wanted it leaves the value in d.value.
+func (d *copyDecoder) cut(b []byte, wanted bool) (raw []byte, ok bool) {
+	if d.format == "csv" {
+		return d.cutCSV(b, wanted)
+	}
+	n := bytes.IndexByte(b, d.delimiter)
+	if n < 0 {
+		n = len(b)
+	}
+	if bytes.IndexByte(b[:n], '\\') < 0 {
+		return b[:n], true
+	}
+	for n = 0; n < len(b) && b[n] != d.delimiter; n++ {
 		if b[n] == '\\' {
 			n++
 		}
-		n++
 	}
 	if n > len(b) {
-		return nil, false, false
+		return nil, false
 	}
-	raw = b[:n]
-	if bytes.Equal(raw, d.null) {
-		return raw, true, true
-	}
-	d.value, ok = unescape(d.value, raw)
-	return raw, false, ok
+	return b[:n], true
 }
 
 // unescape reads the backslash sequences of COPY's text format.
@@ -292,24 +318,30 @@ func unescape(dst, raw []byte) ([]byte, bool) {
 	return dst, true
 }
 
-func (d *copyDecoder) cutCSV(b []byte) (raw []byte, null, ok bool) {
-	n, inside, quoted := 0, false, false
+// cutCSV is cut for CSV. An unquoted field that spells NULL is NULL; a quoted
+// one never equals d.null as it is written.
+func (d *copyDecoder) cutCSV(b []byte, wanted bool) (raw []byte, ok bool) {
+	d.value = d.value[:0]
+	n, inside := 0, false
 	for ; n < len(b); n++ {
-		switch ch := b[n]; {
+		ch := b[n]
+		switch {
 		case inside && ch == d.escape && n+1 < len(b) && (b[n+1] == d.quote || b[n+1] == d.escape):
 			n++
-			d.value = append(d.value, b[n])
+			ch = b[n]
 		case ch == d.quote:
-			inside, quoted = !inside, true
+			inside = !inside
+			continue
 		case !inside && ch == d.delimiter:
-			return b[:n], !quoted && bytes.Equal(b[:n], d.null), true
+			return b[:n], true
 		case !inside && (ch == '\n' || ch == '\r'):
-			return nil, false, false
-		default:
+			return nil, false
+		}
+		if wanted {
 			d.value = append(d.value, ch)
 		}
 	}
-	return b[:n], !quoted && bytes.Equal(b[:n], d.null), !inside
+	return b[:n], !inside
 }
 
 // quoted appends a value as the format writes it.

@@ -611,13 +611,31 @@ func (q *requests) admit(batch []policy.Statement, seen *classified) ([]*run, er
 		return nil, fmt.Errorf("%d passes for %d statements", len(passes), len(batch))
 	}
 	tagged := len(q.c.gate.Tags()) > 0
-	runs := make([]*run, len(batch))
-	for i := range batch {
-		runs[i] = newRun(passes[i], batch[i].Facts, tagged)
-		runs[i].said, runs[i].asked, runs[i].seen = &said{batch[i].Text, i, batch[i].Facts}, &batch[i], seen
-		runs[i].source = named(&batch[i])
+	runs := runsFor(len(batch))
+	for i, r := range runs {
+		r.begin(passes[i], batch[i].Facts, tagged)
+		r.said, r.asked, r.seen = said{batch[i].Text, i, batch[i].Facts}, &batch[i], seen
+		r.source = named(&batch[i])
 	}
 	return runs, nil
+}
+
+// runsFor makes room for a batch. Most are of one statement, and take one
+// allocation.
+func runsFor(n int) []*run {
+	if n == 1 {
+		var one struct {
+			run  run
+			runs [1]*run
+		}
+		one.runs[0] = &one.run
+		return one.runs[:]
+	}
+	runs := make([]*run, n)
+	for i := range runs {
+		runs[i] = new(run)
+	}
+	return runs
 }
 
 // named is whose text names a statement's columns: nil for a cursor or a

@@ -45,7 +45,7 @@ func (p *portal) close(c *conn) {
 type run struct {
 	pass   session.Pass
 	facts  *policy.Facts
-	said   *said             // its text, for what is named after it
+	said   said              // its text, for what is named after it
 	source *policy.Facts     // whose text names its columns, nil if that was not seen
 	asked  *policy.Statement // as it was understood, with the origin of its rows
 	seen   *classified       // the catalogue by which it was understood; nil without tags
@@ -66,8 +66,15 @@ type run struct {
 	use sync.Mutex // of pass: during an upload both halves record
 }
 
-func newRun(pass session.Pass, facts *policy.Facts, tagged bool) *run {
-	return &run{pass: pass, facts: facts, tagged: tagged, may: pass.Allowed()}
+func (r *run) begin(pass session.Pass, facts *policy.Facts, tagged bool) {
+	r.pass, r.facts, r.tagged, r.may = pass, facts, tagged, pass.Allowed()
+}
+
+// text is what was said, apart from the run: what is named after it lives as
+// long as the name.
+func (r *run) text() *said {
+	text := r.said
+	return &text
 }
 
 // changes is true if running it may have changed the target for good, without
@@ -148,7 +155,8 @@ func (p *rowPlan) nulls(i int) bool {
 	return p.rewrite[i] != nil && i < len(p.columns) && p.columns[i].Nulls
 }
 
-// rewriteRow appends the DataRow as it may be shown.
+// rewriteRow appends the DataRow as it may be shown. Columns that go as they
+// are are copied together.
 func (p *rowPlan) rewriteRow(dst, frame []byte) ([]byte, error) {
 	in := cursor{b: body(frame)}
 	if n := in.int16(); n != len(p.rewrite) {
@@ -157,16 +165,11 @@ func (p *rowPlan) rewriteRow(dst, frame []byte) ([]byte, error) {
 	if in.bad {
 		return dst, in.end("DataRow")
 	}
-	at := len(dst)
-	dst = append(dst, frame[:headerSize+2]...)
+	at, from := len(dst), 0 // from: what of the frame is not copied yet
 	for i, rewrite := range p.rewrite {
-		whole := in.b
+		start := len(frame) - len(in.b)
 		size := in.int32()
 		null := size == -1 && !in.bad
-		if null && !p.nulls(i) {
-			dst = append(dst, whole[:4]...)
-			continue
-		}
 		var value []byte
 		if !null {
 			value = in.cut(int(size))
@@ -174,17 +177,17 @@ func (p *rowPlan) rewriteRow(dst, frame []byte) ([]byte, error) {
 		if in.bad {
 			break
 		}
-		if rewrite == nil {
-			dst = append(dst, whole[:4+len(value)]...)
+		if rewrite == nil || null && !p.nulls(i) {
 			continue
 		}
 		p.cells[i]++
-		dst = rewriteValue(dst, value, rewrite)
+		dst = rewriteValue(append(dst, frame[from:start]...), value, rewrite)
+		from = len(frame) - len(in.b)
 	}
 	if err := in.end("DataRow"); err != nil {
 		return dst[:at], err
 	}
-	return setLength(dst, at), nil
+	return setLength(append(dst, frame[from:]...), at), nil
 }
 
 // rewriteValue appends a length and the value to show.
