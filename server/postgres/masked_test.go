@@ -314,3 +314,46 @@ func TestT40_CopyOut(t *testing.T) {
 		}
 	}
 }
+
+// A cursor that SQL declared is a portal: psycopg asks for its columns. On a
+// target with tags only of one whose text was read.
+func TestT40_DescribeOfACursor(t *testing.T) {
+	h, _ := taggedHouse(t)
+	w := h.wire()
+	w.send(query("BEGIN"), query("DECLARE c CURSOR FOR SELECT id, ssn FROM patients ORDER BY id"))
+	w.until("Z")
+	w.until("Z")
+	w.send(&pgproto3.Describe{ObjectType: 'P', Name: "c"}, syncMessage)
+	w.expect("Z", "T", "ZT")
+	w.send(query("FETCH 1 FROM c"))
+	w.expect("Z", "T", "D:1,***", "C:FETCH 1", "ZT")
+	w.send(query("CLOSE c"))
+	w.until("Z")
+	w.send(&pgproto3.Describe{ObjectType: 'P', Name: "c"}, syncMessage)
+	w.expect("Z", "E34000", "ZT")
+}
+
+// Whoever is cleared for everything works as if nothing were tagged: the
+// target's own words, any COPY, any setting.
+func TestTheClearedWorkAsIfNothingWereTagged(t *testing.T) {
+	h, gate := taggedHouse(t)
+	gate.Cleared = true
+	conn := h.connect()
+	if _, err := conn.Exec(t.Context(), "SELECT ssn::int FROM patients WHERE id = 1").ReadAll(); !strings.Contains(pgErrorOf(t, err).Message, "123-45-6789") {
+		t.Errorf("told %v", err)
+	}
+	for _, sql := range []string{"SET bytea_output = escape", "DO $$ BEGIN END $$", "SELECT 1 FROM patients WHERE ssn LIKE '1%'"} {
+		if _, err := conn.Exec(t.Context(), sql).ReadAll(); err != nil {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	var out strings.Builder
+	if _, err := conn.CopyTo(t.Context(), &out, "COPY (SELECT ssn || '!' FROM patients ORDER BY id) TO STDOUT"); err != nil || out.String() != "123-45-6789!\n\\N\n" {
+		t.Errorf("%v %q", err, out.String())
+	}
+	for _, e := range gate.Events() {
+		if e.What == "plan" {
+			t.Errorf("a plan of %q", e.Statement)
+		}
+	}
+}

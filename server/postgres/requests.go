@@ -377,12 +377,32 @@ func (q *requests) describe(frame []byte) error {
 		}
 		return q.forward(frame, expect{kind: wantDescribe, def: def})
 	}
-	p, err := q.portal(name)
-	if err != nil || p == nil {
-		return err
+	if err := q.settle(); err != nil {
+		return q.refuse(err, false)
 	}
-	p.described = q.count + 1
-	return q.forward(frame, expect{kind: wantPortal, run: p.run})
+	p, err := q.bound(name)
+	switch {
+	case err != nil:
+		return err
+	case p != nil:
+		p.described = q.count + 1
+		return q.forward(frame, expect{kind: wantPortal, run: p.run})
+	case q.isCursor(name):
+		return q.forward(frame, expect{kind: wantPortal})
+	}
+	return q.noSuchPortal(name)
+}
+
+// isCursor tells whether SQL may have made a portal of that name: psycopg
+// describes the cursors that it declares. Where columns are hidden it must be
+// one whose text was read, or its column names could carry values.
+func (q *requests) isCursor(name []byte) bool {
+	if !q.c.gate.Hides() {
+		return true
+	}
+	q.c.context.mu.Lock()
+	defer q.c.context.mu.Unlock()
+	return q.c.context.cursors[string(name)] != nil
 }
 
 // statement returns the prepared statement of that name; nil, having refused,
@@ -407,11 +427,20 @@ func (q *requests) portal(name []byte) (*portal, error) {
 	if err := q.settle(); err != nil {
 		return nil, q.refuse(err, false)
 	}
-	p, err := lookup(q.c.ledger, q.c.ledger.portals, name, q.segment, q.flush)
+	p, err := q.bound(name)
 	if p == nil && err == nil {
-		err = q.refuse(&session.Refusal{Code: codeSQLState + "34000", Message: fmt.Sprintf("portal %q does not exist", name)}, false)
+		err = q.noSuchPortal(name)
 	}
 	return p, err
+}
+
+// bound returns the portal that Bind made by that name, nil if there is none.
+func (q *requests) bound(name []byte) (*portal, error) {
+	return lookup(q.c.ledger, q.c.ledger.portals, name, q.segment, q.flush)
+}
+
+func (q *requests) noSuchPortal(name []byte) error {
+	return q.refuse(&session.Refusal{Code: codeSQLState + "34000", Message: fmt.Sprintf("portal %q does not exist", name)}, false)
 }
 
 func (q *requests) execute(frame []byte) error {
@@ -610,7 +639,7 @@ func (q *requests) admit(batch []policy.Statement, seen *classified) ([]*run, er
 	if len(passes) != len(batch) {
 		return nil, fmt.Errorf("%d passes for %d statements", len(passes), len(batch))
 	}
-	tagged := len(q.c.gate.Tags()) > 0
+	tagged := q.c.gate.Hides()
 	runs := runsFor(len(batch))
 	for i, r := range runs {
 		r.begin(passes[i], batch[i].Facts, tagged)
