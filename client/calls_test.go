@@ -116,6 +116,8 @@ func TestEveryPathHasACall(t *testing.T) {
 		"POST " + api.PathReplay:       func() error { _, err := c.Replay(ctx, api.Replay{}); return err },
 		"POST " + api.PathLearn:        func() error { _, err := c.Learn(ctx, api.Learn{Principal: n}); return err },
 		"GET " + api.PathFired:         func() error { _, err := c.Fired(ctx, time.Now()); return err },
+		"GET " + api.PathBudgets:       func() error { _, err := c.Budgets(ctx, n); return err },
+		"GET " + api.PathObserved:      func() error { _, err := c.Observed(ctx, n, time.Now()); return err },
 		"GET " + api.PathEvents:        func() error { _, err := c.Events(ctx, api.EventQuery{Kind: []string{"login"}}); return err },
 		"GET " + api.PathCheckpoint:    func() error { _, err := c.Checkpoint(ctx); return err },
 		"GET " + api.PathEvidenceFiles: func() error { _, err := c.EvidenceFiles(ctx); return err },

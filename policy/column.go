@@ -13,6 +13,7 @@ type tagging struct {
 	columns map[string]bool // schema.table.column of those with a tag other than none
 	tables  map[string]bool // their schema.table
 	names   map[string]bool // their table, whatever the schema
+	detect  []string        // entities to look for in text, sorted
 }
 
 // tagging merges the classifications that pick a target. A column keeps every
@@ -22,12 +23,17 @@ func (s *Set) tagging(t TargetRef) tagging {
 	tg := tagging{all: map[ColumnRef][]Tag{}, columns: map[string]bool{}, tables: map[string]bool{}, names: map[string]bool{}}
 	for i := range s.classes {
 		if c := &s.classes[i]; c.spec.Targets.Matches(t) {
+			if c.spec.Detect != nil {
+				tg.detect = append(tg.detect, c.spec.Detect.Entities...)
+			}
 			for j, column := range c.columns {
 				ct := &c.spec.Columns[j]
 				tg.merge(Tag{Column: column, Tag: ct.Tag, Mask: ct.Mask, Classification: c.name, Predicates: c.spec.Predicates})
 			}
 		}
 	}
+	slices.Sort(tg.detect)
+	tg.detect = slices.Compact(tg.detect)
 	for column, tags := range tg.all {
 		if len(tags) > 1 {
 			tags = slices.DeleteFunc(tags, func(t Tag) bool { return t.Tag == "none" })
@@ -98,6 +104,21 @@ func (s *Set) Tags(t TargetRef) []Tag {
 	return s.taggingOf(&t).tags
 }
 
+// Detected is the tag of what the scanner finds. A target without any tagged
+// column is scanned for whoever is not cleared for it; one with tags, for
+// whoever is not cleared for all of them.
+const Detected = "detected"
+
+// Detect are the entities that the classifications of a target have looked for
+// in text, sorted; empty if nothing is scanned. The slice is shared and must
+// not be changed.
+func (s *Set) Detect(t TargetRef) []string {
+	if s == nil {
+		return nil
+	}
+	return s.taggingOf(&t).detect
+}
+
 // Show decides how a tagged column is shown to the request's principal, for
 // its purpose: it asks viewUnmasked for the tag and for every other tag that
 // the set knows for that column. Only if all are allowed is it clear. Else the
@@ -154,6 +175,40 @@ func (q *question) show(t Tag) Showing {
 		return Showing{Clear: true, Rule: f.permits[0].id, Tag: t.Tag}
 	}
 	return hidden
+}
+
+// constant are the attributes that stay the same for all that one principal
+// does in one session.
+const constant = attrPurpose | attrVia | attrMFA | attrSourceIP | attrPrincipal | attrResource
+
+// SeesAll reports whether the request's principal is shown every tagged column
+// of the target as it is, whatever it runs and whenever: then nothing has to be
+// looked at for its sake. Of the request, the statement, the column and the time
+// do not matter. A rule that reads one of these makes it false.
+func (s *Set) SeesAll(r Request) bool {
+	if s == nil {
+		return false
+	}
+	all := s.taggingOf(&r.Target)
+	r.Action, r.Statement, r.Approvals = ViewUnmasked, nil, nil
+	tagged := false
+	for column, tags := range all.all {
+		for _, t := range tags {
+			if t.Tag == "none" {
+				continue
+			}
+			if tagged = true; !s.always(r, column, t) {
+				return false
+			}
+		}
+	}
+	return tagged || len(all.detect) == 0 || s.always(r, ColumnRef{}, Tag{Tag: Detected})
+}
+
+func (s *Set) always(r Request, column ColumnRef, t Tag) bool {
+	r.Column = &column
+	q, _ := s.ask(&r)
+	return q != nil && q.show(t).Clear && q.reads&^constant == 0
 }
 
 // decideView is Decide for viewUnmasked: Allow if the column is clear.

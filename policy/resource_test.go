@@ -271,11 +271,11 @@ func TestParseColumn(t *testing.T) {
 
 func TestObserved(t *testing.T) {
 	s := TargetSpec{Enforcement: "observe until 2026-12-24"}
-	if !s.Observed(time.Date(2026, 12, 23, 23, 59, 0, 0, time.UTC)) || s.Observed(time.Date(2026, 12, 24, 0, 0, 0, 0, time.UTC)) {
+	if !s.ObservedUntil().Equal(time.Date(2026, 12, 24, 0, 0, 0, 0, time.UTC)) {
 		t.Error("observation does not end by itself")
 	}
 	for _, e := range []string{"", "enforce", "observe", "observe until never"} {
-		if (&TargetSpec{Enforcement: e}).Observed(time.Time{}) {
+		if !(&TargetSpec{Enforcement: e}).ObservedUntil().IsZero() {
 			t.Errorf("%q observes", e)
 		}
 	}

@@ -330,6 +330,21 @@ type Rule struct {
 	Text     string        `json:"text"` // as Cedar prints it
 }
 
+// Budgets are the rules of the set that have a budget, in the order written.
+func (s *Set) Budgets() []Rule {
+	if s == nil {
+		return nil
+	}
+	var out []Rule
+	for _, r := range s.rules {
+		if r.budget != nil {
+			rule, _ := s.Rule(r.id)
+			out = append(out, rule)
+		}
+	}
+	return out
+}
+
 // Rule returns the Cedar rule with that @id.
 func (s *Set) Rule(id string) (Rule, bool) {
 	if s == nil || s.byID[id] == nil {

@@ -74,6 +74,9 @@ func (s *Server) change(c *call, w wanted, reason string, dryRun bool) (any, err
 		return nil, err
 	}
 	out := p.applied()
+	if err := s.mayObserve(p, v); err != nil {
+		return nil, err
+	}
 	switch {
 	case dryRun:
 		out.Needs = apiCures(v.Cures)

@@ -32,7 +32,10 @@ func (s *Server) postExplain(c *call) (any, error) {
 	}
 	out := api.Explained{Allowed: true, Statements: []api.ExplainedStatement{}}
 	for _, f := range facts {
-		e := s.explainStatement(c, q, ref, f, len(facts))
+		e, err := s.explainStatement(c, q, ref, f, len(facts))
+		if err != nil {
+			return nil, err
+		}
 		out.Allowed = out.Allowed && e.Verdict == policy.Allow.String()
 		out.Statements = append(out.Statements, e)
 	}
@@ -52,8 +55,12 @@ func (s *Server) explainVerb(c *call, q api.Explain, ref policy.TargetRef) (any,
 	if st := statementFor(verb); st != nil {
 		req.Statement = st
 	}
-	v := s.resources.set().Decide(req)
+	v, budgets, err := s.whatIsLeft(c.Context(), s.resources.set(), req)
+	if err != nil {
+		return nil, err
+	}
 	e := explained(v)
+	e.Budgets = budgets
 	return api.Explained{Allowed: v.Effect == policy.Allow, Statements: []api.ExplainedStatement{e}}, nil
 }
 
@@ -87,13 +94,17 @@ func (s *Server) explainConnect(c *call, ref policy.TargetRef) api.Explained {
 
 // explainStatement decides one statement as a session would, and says which
 // tagged columns it would show masked.
-func (s *Server) explainStatement(c *call, q api.Explain, ref policy.TargetRef, f *policy.Facts, n int) api.ExplainedStatement {
+func (s *Server) explainStatement(c *call, q api.Explain, ref policy.TargetRef, f *policy.Facts, n int) (api.ExplainedStatement, error) {
 	set := s.resources.set()
 	st := &policy.Statement{Facts: f, Text: q.SQL, Start: f.Start, End: f.End, Statements: n}
 	action := policy.Action(f.Class)
 	req := policy.Request{Principal: c.who, Action: action, Target: ref, Statement: st, Now: s.now(), SourceIP: c.source.Addr(), Via: "api"}
-	e := explained(set.Decide(req))
-	e.Facts = f
+	v, budgets, err := s.whatIsLeft(c.Context(), set, req)
+	if err != nil {
+		return api.ExplainedStatement{}, err
+	}
+	e := explained(v)
+	e.Facts, e.Budgets = f, budgets
 	for _, t := range set.Tags(ref) {
 		if t.Tag == "none" || !names(f, t.Column.String()) {
 			continue
@@ -104,7 +115,7 @@ func (s *Server) explainStatement(c *call, q api.Explain, ref policy.TargetRef, 
 			e.Masked = append(e.Masked, api.MaskedColumn{Column: t.Column.String(), Source: t.Column.String(), Tag: t.Tag, Method: sh.Method, Rule: sh.Rule, Why: "identity"})
 		}
 	}
-	return e
+	return e, nil
 }
 
 // names says whether a statement reads a column by its name, or with all of its table's.

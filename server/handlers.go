@@ -93,6 +93,9 @@ func (s *Server) shownTarget(c *call, res policy.Resource, grants []api.Grant) a
 	t := api.Target{Metadata: api.Meta{Name: res.Metadata.Name, Labels: res.Metadata.Labels}}
 	t.Spec.Protocol, t.Spec.Database, t.Spec.Agent, t.Spec.Evidence = spec.Protocol, spec.Database, spec.Agent, evidenceMode(spec)
 	t.Status.Enforcement = "enforce"
+	if until := spec.ObservedUntil(); s.now().Before(until) {
+		t.Status.Enforcement = "observe until " + until.UTC().Format(time.RFC3339)
+	}
 	for _, g := range grants {
 		if g.Spec.Principal == c.who.ID() && g.Spec.Target == res.Metadata.Name && g.Status.Phase == "active" {
 			t.Status.Access, t.Status.Grant = "granted", g.Metadata.Name

@@ -290,26 +290,12 @@ func (s *Server) getFired(c *call) (any, error) {
 
 func (s *Server) fired(ctx context.Context, from time.Time) (map[string]api.FiredRule, bool, error) {
 	out := map[string]api.FiredRule{}
-	q := api.EventQuery{Since: from, Kind: []string{api.EventStatement, api.EventGrant}, Limit: recordedPage}
-	for n := 0; ; {
-		events, err := s.evidence.Search(ctx, q)
-		if err != nil {
-			return nil, false, err
+	truncated, err := s.eachLeaf(ctx, api.EventQuery{Since: from, Kind: []string{api.EventStatement, api.EventGrant}}, func(e *api.Event) {
+		for _, id := range e.Rules {
+			out[id] = counted(out[id], id, e)
 		}
-		for i := range events {
-			e := &events[i]
-			if n > 0 && e.Index <= q.After {
-				continue
-			}
-			for _, id := range e.Rules {
-				out[id] = counted(out[id], id, e)
-			}
-		}
-		if n += len(events); len(events) < recordedPage || n >= maxRecorded {
-			return out, n >= maxRecorded, nil
-		}
-		q.After = events[len(events)-1].Index
-	}
+	})
+	return out, truncated, err
 }
 
 // counted adds one leaf to what a rule did. What people agreed to counts as held.

@@ -74,6 +74,8 @@ func routes() []route {
 		{method: "POST", path: api.PathReplay, needs: policy.ReadEvidence, handle: (*Server).postReplay},
 		{method: "POST", path: api.PathLearn, needs: policy.ReadEvidence, handle: (*Server).postLearn},
 		{method: "GET", path: api.PathFired, needs: policy.ReadEvidence, handle: (*Server).getFired},
+		{method: "GET", path: api.PathBudgets, needs: policy.ReadEvidence, handle: (*Server).getBudgets},
+		{method: "GET", path: api.PathObserved, needs: policy.ReadEvidence, handle: (*Server).getObserved},
 		{method: "GET", path: api.PathEvents, needs: policy.ReadEvidence, stream: (*Server).streamEvents},
 		{method: "GET", path: api.PathCheckpoint, needs: policy.ReadEvidence, stream: (*Server).streamCheckpoint},
 		{method: "GET", path: api.PathEvidenceFiles, needs: policy.ReadEvidence, handle: (*Server).getEvidenceFiles},

@@ -19,6 +19,7 @@ import (
 	"github.com/hoopctl/hoopctl/policy"
 	"github.com/hoopctl/hoopctl/server/api"
 	"github.com/hoopctl/hoopctl/server/approval"
+	"github.com/hoopctl/hoopctl/server/budget"
 	"github.com/hoopctl/hoopctl/server/evidence"
 	"github.com/hoopctl/hoopctl/server/grant"
 	"github.com/hoopctl/hoopctl/server/identity"
@@ -52,6 +53,7 @@ type Server struct {
 	targets   *target.Room
 	parser    *parser.Pool
 	postgres  *postgres.Room
+	budgets   *budget.Ledger
 	masks     *masks
 	resources *resources
 	registry  *registry
@@ -90,6 +92,7 @@ func New(cfg Config) (_ *Server, err error) {
 		{"evidence", s.openEvidence},
 		{"store", s.openStore},
 		{"resources", s.openResources},
+		{"budgets", s.openBudgets},
 		{"identity", s.openIdentity},
 		{"grants", s.openGrants},
 		{"targets", s.openTargets},
@@ -247,10 +250,10 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.grants.Run(gctx) })
 	g.Go(func() error { return s.approvals.Run(gctx) })
 	g.Go(func() error { return s.runChanges(gctx) })
+	g.Go(func() error { s.runRetention(gctx); return nil })
 	g.Go(func() error { return s.reapRoles(gctx) })
 	g.Go(func() error { s.watchStore(gctx); return nil })
 	g.Go(func() error {
-	g.Go(func() error { s.runRetention(gctx); return nil })
 		<-gctx.Done()
 		s.drain(srv, cut)
 		return nil
@@ -307,6 +310,9 @@ func (s *Server) watchStore(ctx context.Context) {
 				if err := s.sweepSecrets(ctx); err != nil {
 					s.log.Error("expired secrets not swept", "error", err)
 				}
+				if err := s.budgets.Sweep(ctx); err != nil {
+					s.log.Error("budgets not swept", "error", err)
+				}
 			}
 			continue
 		}
@@ -362,15 +368,15 @@ func (c *Config) complete() error {
 		}
 		c.ParserCommand = []string{exe, "__parse"}
 	}
+	if _, err := parseKeep(c.Evidence.Retention.Recordings); err != nil {
+		return fmt.Errorf("evidence.retention.recordings: %w", err)
+	}
 	for i := range c.Issuers {
 		if err := c.Issuers[i].complete(); err != nil {
 			return fmt.Errorf("issuers[%d]: %w", i, err)
 		}
 	}
 	return nil
-	if _, err := parseKeep(c.Evidence.Retention.Recordings); err != nil {
-		return fmt.Errorf("evidence.retention.recordings: %w", err)
-	}
 }
 
 func (i *IssuerConfig) complete() error {

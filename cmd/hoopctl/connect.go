@@ -264,6 +264,7 @@ func (a *app) open(ctx context.Context, cl *client.Client, target string, o conn
 		p.Host = filepath.Dir(f.Addr().String())
 	}
 	p.URL = p.uri()
+	a.warnObserved(t)
 	fmt.Fprintf(a.err, "%s is open under grant %s until %s.\n", printable(target), grant.Metadata.Name, clock(a.now(), grant.Status.Expires))
 	return opened{p, f, grant}, nil
 }

@@ -413,7 +413,12 @@ func targetKind() kind[api.Target] {
 			{header: "NAME", cell: func(t api.Target) string { return t.Metadata.Name }},
 			{header: "PROTOCOL", cell: func(t api.Target) string { return t.Spec.Protocol }},
 			{header: "DATABASE", cell: func(t api.Target) string { return t.Spec.Database }},
-			{header: "ACCESS", cell: func(t api.Target) string { return t.Status.Access }},
+			{header: "ACCESS", cell: func(t api.Target) string {
+				if onlyObserved(t) {
+					return t.Status.Access + " (only observed)"
+				}
+				return t.Status.Access
+			}},
 			{header: "GRANT", cell: func(t api.Target) string { return t.Status.Grant }},
 			{header: "LABELS", cell: func(t api.Target) string { return labelText(t.Metadata.Labels) }},
 			{header: "AGENT", wide: true, cell: func(t api.Target) string { return t.Spec.Agent }},
@@ -696,7 +701,10 @@ func resources(a *app, k string) collection[api.Resource] {
 			if k != policy.KindPolicy {
 				return nil
 			}
-			return a.describeFired(ctx, c, r)
+			if err := a.describeFired(ctx, c, r); err != nil {
+				return err
+			}
+			return a.describeBudgets(ctx, c, r.Metadata.Name)
 		},
 		remove: func(ctx context.Context, c *client.Client, name, reason string) (string, error) {
 			return a.deleteResource(ctx, c, k, name, reason)

@@ -160,6 +160,7 @@ func (a *app) login(ctx context.Context, c contextConfig, o loginOptions) error 
 		return printObject(a.out, a.format(), enrolled)
 	}
 	fmt.Fprintf(a.err, "Logged in to %s as %s until %s.\n", c.Server, printable(enrolled.Principal.Name), clock(a.now(), enrolled.LoginEnds))
+	a.warnAllObserved(ctx, cl)
 	return nil
 }
 
@@ -437,6 +438,9 @@ func (a *app) printExplained(e api.Explained) error {
 		}
 		if s.RowLimit > 0 {
 			pairs = append(pairs, "Row limit", fmt.Sprint(s.RowLimit))
+		}
+		for _, b := range s.Budgets {
+			pairs = append(pairs, "Budget", budgetText(b))
 		}
 		for _, m := range s.Masked {
 			pairs = append(pairs, "Masked", fmt.Sprintf("%s: %s (%s)", m.Column, m.Method, cmp.Or(m.Rule, m.Why)))

@@ -27,7 +27,7 @@ says how they are written.`,
   hoopctl policy test policies/hipaa.cases.yaml
   hoopctl diff -f policies/
   hoopctl policy replay -f policies/ --since 7d`,
-	}, newPolicyInit(a), newPolicyTest(a), newPolicyReplay(a), newPolicyLearn(a))
+	}, newPolicyInit(a), newPolicyTest(a), newPolicyReplay(a), newPolicyLearn(a), newPolicyReport(a))
 }
 
 func newPolicyTest(a *app) *cobra.Command {

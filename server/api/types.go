@@ -123,7 +123,7 @@ type Target struct {
 	Status struct {
 		Access      string `json:"access"` // "granted" | "available" | "approval" | "none": what connect would answer now
 		Grant       string `json:"grant,omitempty"`
-		Enforcement string `json:"enforcement,omitempty"`
+		Enforcement string `json:"enforcement,omitempty"` // "enforce", or "observe until TIME"
 	} `json:"status"`
 }
 
@@ -310,6 +310,7 @@ type ExplainedStatement struct {
 	Cures    []Cure         `json:"cures,omitempty"`
 	RowLimit int64          `json:"rowLimit,omitempty"`
 	Masked   []MaskedColumn `json:"masked,omitempty"`
+	Budgets  []Budget       `json:"budgets,omitempty"` // that it is under, and what is left of them
 	Digest   string         `json:"policy"`
 }
 

@@ -205,7 +205,7 @@ func (a *answers) unasked(frame []byte) error {
 	return a.letGo()
 }
 
-func (a *answers) tagged() bool { return len(a.c.gate.Tags()) > 0 }
+func (a *answers) tagged() bool { return a.c.gate.Hides() }
 
 // current returns the statement whose rows these are.
 func (a *answers) current(kind byte) (*run, error) {
@@ -908,6 +908,7 @@ func (a *answers) settle() bool {
 	}
 	if a.box == nil {
 		l.settled()
+		a.c.heard() // what runs for longer than a session may be idle does not end it
 	}
 	return true
 }

@@ -57,6 +57,10 @@ type conn struct {
 	once       sync.Once      // of stop
 	reason     atomic.Pointer[ending]
 	active     atomic.Int64 // when the client was last heard or told that we are ready, Unix nanoseconds
+	timers     struct {
+		sync.Mutex
+		running []*time.Timer // of limit
+	}
 
 	uploads  uploads
 	leaving  atomic.Bool // Terminate was sent to the target
@@ -121,7 +125,7 @@ func (c *conn) relay(ctx context.Context) error {
 	c.room.keys.register(c)
 	defer c.room.keys.forget(c)
 	defer context.AfterFunc(ctx, func() { c.stop(context.Cause(ctx)) })()
-	defer c.limits()()
+	defer c.unlimit()
 
 	answered := make(chan struct{})
 	go func() {
@@ -322,20 +326,25 @@ func (c *conn) welcome() error {
 		b = say(b, &pgproto3.ParameterStatus{Name: name, Value: params[name]})
 	}
 	b = keyMessage(b, c.pid, c.key)
+	if n := c.gate.Notice(); n != "" {
+		b = noticeMessage(b, n, "session "+c.name, "")
+	}
 	b = readyMessage(b, 'I')
 	return c.tell(b, false)
 }
 
-// limits watches the session's age and how long it is idle.
-func (c *conn) limits() (stop func()) {
-	var timers []*time.Timer
+// limit watches, from when the client is told that we are ready, the session's
+// age and how long it is idle.
+func (c *conn) limit() {
+	c.timers.Lock()
+	defer c.timers.Unlock()
 	if c.info.Max > 0 {
-		timers = append(timers, time.AfterFunc(c.info.Max, func() {
+		c.timers.running = append(c.timers.running, time.AfterFunc(c.info.Max, func() {
 			c.stop(&session.Refusal{Code: session.CodeRevoked, Fatal: true, Message: fmt.Sprintf("the session reached its longest time, %s", c.info.Max),
 				Hint: "connect again"})
 		}))
 	}
-	c.active.Store(time.Now().UnixNano())
+	c.heard()
 	if least := leastPositive(c.info.Idle, c.info.IdleInTransaction); least > 0 {
 		var idle *time.Timer
 		idle = time.AfterFunc(least, func() {
@@ -343,14 +352,21 @@ func (c *conn) limits() (stop func()) {
 				idle.Reset(next)
 			}
 		})
-		timers = append(timers, idle)
-	}
-	return func() {
-		for _, t := range timers {
-			t.Stop()
-		}
+		c.timers.running = append(c.timers.running, idle)
 	}
 }
+
+// unlimit ends what limit began.
+func (c *conn) unlimit() {
+	c.timers.Lock()
+	defer c.timers.Unlock()
+	for _, t := range c.timers.running {
+		t.Stop()
+	}
+}
+
+// heard notes that the client was heard, or told that we are ready.
+func (c *conn) heard() { c.active.Store(time.Now().UnixNano()) }
 
 func leastPositive(a, b time.Duration) time.Duration {
 	if a <= 0 || b > 0 && b < a {

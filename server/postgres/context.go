@@ -373,7 +373,7 @@ func (q *requests) ordered(facts []*policy.Facts) error {
 		switch {
 		case changesNames(f):
 			changed = f.Kind
-		case f.Class == policy.Schema && len(q.c.gate.Tags()) > 0:
+		case f.Class == policy.Schema && q.c.gate.Hides():
 			changed = f.Kind
 		}
 	}
@@ -405,7 +405,7 @@ func (q *requests) pins(f *policy.Facts) error {
 	case (name == "client_encoding" || name == "names") && unsafeEncoding(value):
 		return refused("statements could not be read safely", "use UTF8")
 	}
-	if len(q.c.gate.Tags()) == 0 {
+	if !q.c.gate.Hides() {
 		return nil
 	}
 	switch {
@@ -434,7 +434,7 @@ func (q *requests) configures(f *policy.Facts) error {
 	}
 	for _, name := range f.Configures {
 		_, fixed := pinned[name]
-		fixed = fixed && len(q.c.gate.Tags()) > 0
+		fixed = fixed && q.c.gate.Hides()
 		switch {
 		case name == "?":
 			return &session.Refusal{Code: session.CodePolicy, Message: "set_config of a computed name cannot be set through the broker: what it would set is told only when it runs",
@@ -484,12 +484,12 @@ func (c *conn) databaseOID() uint32 {
 // resolve replaces names by what they mean in the target's catalogue. On a
 // target with tags it also finds where values come from and where they go.
 func (c *conn) resolve(s *said) (*resolvedFacts, error) {
-	f, tags := s.facts, c.gate.Tags()
-	if len(tags) == 0 && len(f.Relations) == 0 && len(f.Functions) == 0 && len(f.Tables) == 0 && len(f.Columns) == 0 {
+	f, hides := s.facts, c.gate.Hides()
+	if !hides && len(f.Relations) == 0 && len(f.Functions) == 0 && len(f.Tables) == 0 && len(f.Columns) == 0 {
 		return c.context.nameless(f), nil
 	}
 	// Tags are bound before anything runs that could rename what they mean.
-	seen, err := c.catalog.classified(c.ctx, c.control, c.databaseOID(), tags)
+	seen, err := c.catalog.classified(c.ctx, c.control, c.databaseOID(), c.gate.Tags())
 	if err != nil {
 		c.room.log.Error("the target's catalogue cannot be read", "session", c.name, "target", c.info.Name, "error", err)
 		return nil, &session.Refusal{Code: session.CodeUnavailable, Message: "the target's catalogue cannot be read, so names cannot be decided",
@@ -499,12 +499,12 @@ func (c *conn) resolve(s *said) (*resolvedFacts, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	key := x.key(f)
-	if r := x.resolved[key]; r != nil && r.version == seen.version && (len(tags) == 0 || r.seen == seen && r.dirty == x.dirty) && !r.compared.otherwise(s) {
+	if r := x.resolved[key]; r != nil && r.version == seen.version && (!hides || r.seen == seen && r.dirty == x.dirty) && !r.compared.otherwise(s) {
 		return r, nil
 	}
 	r := &resolvedFacts{version: seen.version, dirty: x.dirty}
 	r.facts, r.relations = seen.resolve(f, x.path, x.role)
-	if len(tags) > 0 {
+	if hides {
 		r.seen = seen
 		if err = c.trace(r, s); err != nil {
 			return nil, err

@@ -43,7 +43,7 @@ func (c *conn) login(ctx context.Context) (*upstream, error) {
 		return nil, err
 	}
 	err = c.readContext(ctx, pg)
-	if err == nil && len(c.gate.Tags()) > 0 {
+	if err == nil && c.gate.Hides() {
 		err = c.unpooled(ctx, pg)
 	}
 	if err == nil {
@@ -347,7 +347,7 @@ func (c *conn) runtimeParams() map[string]string {
 	params["hoopctl.principal"] = c.principal.Name
 	params["hoopctl.groups"] = strings.Join(c.principal.Groups, ",")
 	params["standard_conforming_strings"] = "on"
-	if len(c.gate.Tags()) > 0 {
+	if c.gate.Hides() {
 		for name, value := range pinned {
 			params[name] = value
 		}

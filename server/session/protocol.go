@@ -119,11 +119,13 @@ type Gate interface {
 	// cancelling ctx withdraws the question. In strict evidence the request
 	// leaf of a write is durable when Admit returns.
 	Admit(ctx context.Context, batch []policy.Statement, hold func(Hold)) ([]Pass, error)
-	// Tags are the tagged columns of this target that this principal may be
-	// kept from seeing raw. Empty: nothing here is tagged; no Plan is needed
-	// and rows may be forwarded unseen. It is cheap and follows the policy set
-	// in force.
+	// Tags are the tagged columns of this target, whoever may see them. It is
+	// cheap and follows the policy set in force.
 	Tags() []policy.Tag
+	// Hides reports whether this principal may be kept from seeing a tagged
+	// column raw. If not, no Plan is needed, and rows, errors and notices may be
+	// forwarded unseen. It is cheap and follows the policy set in force.
+	Hides() bool
 	// Aside scrubs and records what belongs to no statement: notices,
 	// parameter changes, notifications, uploads in flight. What it does not
 	// know is dropped (nil).
@@ -136,6 +138,8 @@ type Gate interface {
 	// Opened records the target's side once: its backend's process id and the
 	// server's version, when the login to the target succeeded.
 	Opened(backendPID uint32, version string) error
+	// Notice is what the client must be told as its session begins, "" if nothing.
+	Notice() string
 	// Cancelled records that the client (or the broker) cancelled what ran.
 	Cancelled(by string) error
 }
@@ -230,7 +234,10 @@ type ColumnPlan struct {
 	Rewrite mask.Rewriter
 	// Nulls says that NULL is rewritten as well, as an empty value: whether a
 	// derived value is NULL may tell what it derives from.
-	Nulls  bool
+	Nulls bool
+	// Scan says that Rewrite changes only the values in which it finds
+	// something.
+	Scan   bool
 	Method string
 	Tag    string
 	Rule   string

@@ -26,6 +26,8 @@ type Decider interface {
 	Decide(policy.Request) policy.Verdict
 	Tags(policy.TargetRef) []policy.Tag
 	Show(policy.Request, policy.Tag) policy.Showing
+	SeesAll(policy.Request) bool
+	Detect(policy.TargetRef) []string
 }
 
 // Evidence is the append-only record. Append does no I/O and does not keep the
@@ -80,6 +82,9 @@ type Question struct {
 // Masks makes rewriters.
 type Masks interface {
 	Rewriter(method, tag string, t mask.Type) (mask.Rewriter, error)
+	// Scanner returns what redacts identifiers of these entities in the values
+	// of a column; nil if values of its type are not scanned.
+	Scanner(entities []string, column string, t mask.Type) (mask.Rewriter, error)
 }
 
 // Config is what a session is made of.
@@ -102,6 +107,9 @@ type Config struct {
 	Head      int64     // record so many rows of each result; 0 is all
 	Masks     Masks
 	Budgets   Budgets // nil refuses what is under a budget
+	// Observed reports whether the target is only observed at this moment; nil
+	// is never.
+	Observed func() bool
 	// Live says why nothing new may start (grant ended, store unreadable), nil if all is well.
 	Live func() *Refusal
 
@@ -132,6 +140,7 @@ type Session struct {
 		then    func() // what to do when there are none
 	}
 	waiting atomic.Pointer[string] // name of the request that it waits for
+	sight   sight
 }
 
 var _ Gate = (*Session)(nil)
@@ -212,7 +221,12 @@ func (s *Session) run(n int) {
 func (s *Session) Session() (string, policy.Principal) { return s.cfg.Name, s.cfg.Principal }
 
 // Tags implements Gate.
-func (s *Session) Tags() []policy.Tag { return s.cfg.Policy().Tags(s.cfg.Target) }
+func (s *Session) Tags() []policy.Tag {
+	if s.observed() {
+		return nil
+	}
+	return s.cfg.Policy().Tags(s.cfg.Target)
+}
 
 // Wait implements Gate.
 func (s *Session) Wait(ctx context.Context, t Ticket) error {
@@ -261,6 +275,9 @@ func (s *Session) Check(ctx context.Context, batch []policy.Statement) error {
 	if r := s.cfg.Live(); r != nil {
 		return r
 	}
+	if s.observed() { // Admit writes down what would be refused
+		return nil
+	}
 	set := s.cfg.Policy()
 	for i := range batch {
 		v := s.decide(set, &batch[i], nil, nil)
@@ -282,6 +299,9 @@ func (s *Session) Check(ctx context.Context, batch []policy.Statement) error {
 func (s *Session) Admit(ctx context.Context, batch []policy.Statement, hold func(Hold)) ([]Pass, error) {
 	if r := s.cfg.Live(); r != nil {
 		return nil, r
+	}
+	if s.observed() {
+		return s.observe(ctx, batch)
 	}
 	var approved []api.EventApproved
 	var approvals []string
@@ -308,7 +328,7 @@ func (s *Session) Admit(ctx context.Context, batch []policy.Statement, hold func
 				return nil, err
 			}
 			if used == nil {
-				passes, err := s.admitted(ctx, batch, verdicts, meters, approvals, approved)
+				passes, err := s.admitted(ctx, batch, admissions(verdicts, meters), approvals, approved)
 				if err != nil {
 					s.notRun(ctx, meters)
 				}
@@ -337,20 +357,37 @@ func (s *Session) Admit(ctx context.Context, batch []policy.Statement, hold func
 	}
 }
 
+// admission is how one statement was let run.
+type admission struct {
+	verdict policy.Verdict
+	meters  []meter
+	would   map[string]string // what policy would have done, if the target is only observed; else nil
+}
+
+func admissions(verdicts []policy.Verdict, meters [][]meter) []admission {
+	out := make([]admission, len(verdicts))
+	for i := range out {
+		if out[i].verdict = verdicts[i]; meters != nil {
+			out[i].meters = meters[i]
+		}
+	}
+	return out
+}
+
 // admitted writes the verdicts down and hands over the passes.
-func (s *Session) admitted(ctx context.Context, batch []policy.Statement, verdicts []policy.Verdict, meters [][]meter, approvals []string, approved []api.EventApproved) ([]Pass, error) {
+func (s *Session) admitted(ctx context.Context, batch []policy.Statement, as []admission, approvals []string, approved []api.EventApproved) ([]Pass, error) {
 	passes := make([]Pass, len(batch))
 	all := make([]pass, len(batch))
 	var last uint64
 	durable := false
 	for i := range batch {
 		p := &all[i]
-		*p = pass{s: s, statement: batch[i], verdict: verdicts[i], approvals: approvals, limit: verdicts[i].RowLimit}
+		*p = pass{s: s, statement: batch[i], verdict: as[i].verdict, approvals: approvals, limit: as[i].verdict.RowLimit, meters: as[i].meters, would: as[i].would}
 		if s.cfg.Head > 0 {
 			p.head = s.cfg.Head
 		}
-		if meters != nil {
-			p.meters = meters[i]
+		if p.would != nil {
+			p.limit = 0
 		}
 		t, err := s.recordStatement(p, approved)
 		if err != nil {
@@ -583,6 +620,7 @@ func (s *Session) recordStatement(p *pass, approved []api.EventApproved) (uint64
 		e.Reason = p.verdict.Reason
 	}
 	e.Columns, e.Tags = s.tagged(st)
+	e.Attrs = p.would
 	if s.cfg.Recording != nil {
 		var err error
 		if e.Commitment, err = s.cfg.Recording.Commit(st.Text[st.Start:st.End], values(st.Params)); err != nil {
@@ -594,7 +632,7 @@ func (s *Session) recordStatement(p *pass, approved []api.EventApproved) (uint64
 
 // tagged are the tagged columns that a statement reads or writes, and their tags.
 func (s *Session) tagged(st *policy.Statement) (columns, tags []string) {
-	all := s.Tags()
+	all := s.cfg.Policy().Tags(s.cfg.Target)
 	if len(all) == 0 || len(st.Columns)+len(st.WriteColumns) == 0 {
 		return nil, nil
 	}

@@ -24,10 +24,12 @@ type house struct {
 	decide   func(policy.Request) policy.Verdict
 	tags     []policy.Tag
 	clear    bool
+	detect   []string
 	answer   func(context.Context, Question, func(Hold)) ([]Approved, error)
 	decided  int
 	live     *Refusal
 	question Question
+	attrs    []map[string]string
 }
 
 func (h *house) note(format string, a ...any) {
@@ -46,11 +48,14 @@ func (h *house) Tags(policy.TargetRef) []policy.Tag { return h.tags }
 func (h *house) Show(r policy.Request, t policy.Tag) policy.Showing {
 	return policy.Showing{Clear: h.clear, Method: t.Mask, Rule: "phi", Tag: t.Tag}
 }
+func (h *house) SeesAll(policy.Request) bool { h.decided++; return h.clear }
+func (h *house) Detect(policy.TargetRef) []string     { return h.detect }
 func (h *house) Append(e *api.Event) (uint64, error) {
 	if h.broken != nil {
 		return 0, h.broken
 	}
 	h.note("%s %s %s", e.Kind, e.Verdict, strings.Join(e.Rules, ","))
+	h.attrs = append(h.attrs, e.Attrs)
 	return uint64(len(h.log)), nil
 }
 func (h *house) Wait(context.Context, uint64) error {
@@ -84,7 +89,7 @@ func open(t *testing.T, h *house) *Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.log, h.decided = nil, 0
+	h.log, h.attrs, h.decided = nil, nil, 0
 	return s
 }
 

@@ -25,6 +25,8 @@ type Gate struct {
 	Hide func(session.Column) session.ColumnPlan
 	// Tagged are the Tags.
 	Tagged []policy.Tag
+	// Cleared says that the principal may see them all.
+	Cleared bool
 	// Limit is how many rows of each answer may go at first, 0 all; OverLimit is
 	// what More says past it, nil lifts the limit.
 	Limit     int64
@@ -175,6 +177,9 @@ func (g *Gate) hold(ctx context.Context, s policy.Statement, answer <-chan error
 
 // Tags implements session.Gate.
 func (g *Gate) Tags() []policy.Tag { return g.Tagged }
+
+// Hides says whether anything is tagged, unless the principal is cleared.
+func (g *Gate) Hides() bool { return len(g.Tagged) > 0 && !g.Cleared }
 
 // Aside implements session.Gate.
 func (g *Gate) Aside(kind string, b []byte) ([]byte, error) {
