@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgproto3/v2"
 
@@ -54,6 +53,7 @@ func (q *requests) run() error {
 	if err := q.c.welcome(); err != nil {
 		return err
 	}
+	q.c.limit()
 	for {
 		kind, size, ok, err := q.in.peek()
 		if err != nil {
@@ -77,7 +77,7 @@ func (q *requests) run() error {
 		if err := q.in.fill(maxHeld); err != nil {
 			return q.closed(err)
 		}
-		q.c.active.Store(time.Now().UnixNano())
+		q.c.heard()
 	}
 }
 
