@@ -11,6 +11,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/hoopctl/hoopctl/policy/mask"
 )
 
 // Words that fields may hold, first the default.
@@ -24,7 +26,7 @@ var (
 	predicates   = []string{"equality", "deny", "allow"}
 	requirements = []string{"reason", "ticket", "purpose"}
 	lapses       = []string{"page", "cut"}
-	detectable   = []string{"ssn", "email", "phone", "credit_card", "mrn", "npi", "mbi", "ip", "date", "dea", "vin", "iban", "aba", "zip", "url", "name", "mac"}
+	detectable   = mask.Entities()
 )
 
 // Methods are the mask methods, from the one that shows least to the one that

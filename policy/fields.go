@@ -131,9 +131,9 @@ func meanings() map[string]string {
 		"Classification.spec.fields[].json":    "which field: $.ssn",
 		"Classification.spec.fields[].tag":     "as for columns",
 		"Classification.spec.fields[].mask":    "as for columns",
-		"Classification.spec.detect":           "look for identifiers in values that nobody tagged; without it nothing is scanned",
+		"Classification.spec.detect":           "look for identifiers in text that nobody tagged, for whoever is not cleared for all of the target's tags; without it nothing is scanned",
 		"Classification.spec.detect.entities":  "what to look for: " + strings.Join(detectable, ", "),
-		"Classification.spec.detect.in":        "text: in columns of text",
+		"Classification.spec.detect.in":        "text: in columns of text, JSON and XML",
 		"Classification.spec.predicates":       "tagged columns in WHERE, JOIN, ORDER BY: equality (default: column = constant only), deny or allow",
 
 		KindClearance: "which groups see which tags as they are",

@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
+	"github.com/hoopctl/hoopctl/policy"
 	"github.com/hoopctl/hoopctl/policy/mask"
 )
 
@@ -17,6 +20,23 @@ type masks struct {
 	keys  mask.Keys
 	now   func() time.Time
 	words *mask.Detector // of identifiers in what people write
+
+	detectors sync.Map // *mask.Detector by its entities, comma-separated
+}
+
+// Scanner implements session.Masks. Detectors are made once for each list of
+// entities and kept: there are as many as classifications.
+func (m *masks) Scanner(entities []string, column string, t mask.Type) (mask.Rewriter, error) {
+	key := strings.Join(entities, ",")
+	d, ok := m.detectors.Load(key)
+	if !ok {
+		made, err := mask.NewDetector(entities...)
+		if err != nil {
+			return nil, err
+		}
+		d, _ = m.detectors.LoadOrStore(key, made)
+	}
+	return d.(*mask.Detector).Rewriter(column, t, nil, mask.Settings{Tag: policy.Detected, Keys: m.keys, Today: m.now()})
 }
 
 // Rewriter implements session.Masks.

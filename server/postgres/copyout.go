@@ -200,8 +200,7 @@ func (d *copyDecoder) tuple(dst []byte, in *cursor) []byte {
 		case rewrite == nil:
 			dst = append(dst, whole[:4+len(value)]...)
 		default:
-			d.plan.cells[i]++
-			dst = rewriteValue(dst, value, rewrite)
+			dst = d.plan.cell(dst, value, i)
 		}
 	}
 	return dst
@@ -267,8 +266,10 @@ func (d *copyDecoder) cellOf(dst, raw []byte, i int) ([]byte, bool) {
 	if null {
 		value = nil
 	}
-	d.plan.cells[i]++
 	d.cell, null = d.plan.rewrite[i].Rewrite(d.cell[:0], value)
+	if !d.plan.counts(i, value, d.cell) {
+		return append(dst, raw...), true
+	}
 	if null {
 		return append(dst, d.null...), true
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"sync"
 	"sync/atomic"
 
@@ -143,11 +144,32 @@ func newRowPlan(fields []field, plan session.Plan) *rowPlan {
 func (p *rowPlan) masked() []session.MaskedColumn {
 	var out []session.MaskedColumn
 	for i, r := range p.rewrite {
-		if r != nil {
+		if r != nil && !(p.scans(i) && p.cells[i] == 0) {
 			out = append(out, session.MaskedColumn{ColumnPlan: p.columns[i], Name: p.names[i], Cells: p.cells[i]})
 		}
 	}
 	return out
+}
+
+// scans reports whether a column is only looked through.
+func (p *rowPlan) scans(i int) bool { return i < len(p.columns) && p.columns[i].Scan }
+
+// counts notes that a value was rewritten, and reports whether it was: of a
+// column that is looked through, most are not.
+func (p *rowPlan) counts(i int, before, after []byte) bool {
+	if p.scans(i) && bytes.Equal(before, after) {
+		return false
+	}
+	p.cells[i]++
+	return true
+}
+
+// cell appends a length and the value to show in column i.
+func (p *rowPlan) cell(dst, value []byte, i int) []byte {
+	at := len(dst) + 4
+	dst = rewriteValue(dst, value, p.rewrite[i])
+	p.counts(i, value, dst[at:])
+	return dst
 }
 
 // nulls reports whether NULL is rewritten in a column, too.
@@ -180,8 +202,7 @@ func (p *rowPlan) rewriteRow(dst, frame []byte) ([]byte, error) {
 		if rewrite == nil || null && !p.nulls(i) {
 			continue
 		}
-		p.cells[i]++
-		dst = rewriteValue(append(dst, frame[from:start]...), value, rewrite)
+		dst = p.cell(append(dst, frame[from:start]...), value, i)
 		from = len(frame) - len(in.b)
 	}
 	if err := in.end("DataRow"); err != nil {

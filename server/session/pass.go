@@ -36,11 +36,15 @@ func (p *pass) Plan(columns []Column) (Plan, error) {
 	set := p.s.cfg.Policy()
 	tags := set.Tags(p.s.cfg.Target)
 	plan := Plan{Columns: make([]ColumnPlan, len(columns)), Clear: true}
-	if len(tags) == 0 {
+	entities := set.Detect(p.s.cfg.Target)
+	if len(tags) == 0 && len(entities) == 0 {
 		return plan, nil
 	}
 	for i := range columns {
 		c, err := p.planColumn(set, tags, &columns[i])
+		if err == nil && c.Rewrite == nil {
+			err = p.scan(&c, entities, &columns[i])
+		}
 		if err != nil {
 			return Plan{}, err
 		}
@@ -72,6 +76,37 @@ func (p *pass) planColumn(set Decider, tags []policy.Tag, c *Column) (ColumnPlan
 		return ColumnPlan{}, &Refusal{Code: CodePolicy, Message: fmt.Sprintf("column %q cannot be masked", c.Name), Detail: err.Error(), Rules: []string{hidden.Rule}}
 	}
 	return out, nil
+}
+
+// scan has a column that may be shown looked through for identifiers, if the
+// target's classification says so. PostgreSQL's own tables hold names and
+// definitions, which are nobody's.
+func (p *pass) scan(out *ColumnPlan, entities []string, c *Column) error {
+	if len(entities) == 0 || c.Proven && c.Why == "identity" && len(c.Sources) == 0 {
+		return nil
+	}
+	r, err := p.s.cfg.Masks.Scanner(entities, c.Name, c.Type)
+	if err != nil {
+		return &Refusal{Code: CodePolicy, Message: fmt.Sprintf("column %q cannot be scanned", c.Name), Detail: err.Error()}
+	}
+	if r != nil {
+		*out = ColumnPlan{Rewrite: r, Scan: true, Method: "redact", Tag: policy.Detected, Rule: ruleDetect, Source: sourceNames(c), Why: "scan"}
+	}
+	return nil
+}
+
+// ruleDetect is the house's own: a classification's detect.
+const ruleDetect = "house:detect"
+
+func sourceNames(c *Column) string {
+	if !c.Proven {
+		return ""
+	}
+	names := make([]string, len(c.Sources))
+	for i, s := range c.Sources {
+		names[i] = s.String()
+	}
+	return strings.Join(names, ",")
 }
 
 // hidden returns the strictest showing that hides the column, nil if all that

@@ -48,8 +48,15 @@ func (h *house) Tags(policy.TargetRef) []policy.Tag { return h.tags }
 func (h *house) Show(r policy.Request, t policy.Tag) policy.Showing {
 	return policy.Showing{Clear: h.clear, Method: t.Mask, Rule: "phi", Tag: t.Tag}
 }
-func (h *house) SeesAll(policy.Request) bool { h.decided++; return h.clear }
-func (h *house) Detect(policy.TargetRef) []string     { return h.detect }
+func (h *house) SeesAll(policy.Request) bool                                { h.decided++; return h.clear }
+func (h *house) Detect(policy.TargetRef) []string                           { return h.detect }
+func (h *house) Scanner(entities []string, column string, t mask.Type) (mask.Rewriter, error) {
+	d, err := mask.NewDetector(entities...)
+	if err != nil {
+		return nil, err
+	}
+	return d.Rewriter(column, t, nil, mask.Settings{})
+}
 func (h *house) Append(e *api.Event) (uint64, error) {
 	if h.broken != nil {
 		return 0, h.broken
@@ -429,5 +436,38 @@ func TestWhenIdleWaitsForWhatRuns(t *testing.T) {
 	passes[1].Done(Outcome{NotRun: true})
 	if called != 2 {
 		t.Fatal("nobody was told that the session is idle")
+	}
+}
+
+// What may be shown is looked through for identifiers where the classification
+// says so, if it is text; PostgreSQL's own names are not.
+func TestDetectScansWhatIsShown(t *testing.T) {
+	h := &house{decide: allow, clear: true, detect: []string{"ssn"}}
+	s := open(t, h)
+	text, number := mask.Type{OID: 25, Typmod: -1}, mask.Type{OID: 23, Typmod: -1}
+	note := policy.ColumnRef{Schema: "public", Table: "visits", Column: "note"}
+	plan, err := admitOne(t, s).Plan([]Column{
+		{Name: "note", Type: text, Sources: []policy.ColumnRef{note}, Bare: true, Proven: true, Why: "identity"},
+		{Name: "upper", Type: text, Proven: true, Why: "lineage"},
+		{Name: "?column?", Type: text, Why: "unknown"},
+		{Name: "relname", Type: text, Proven: true, Why: "identity"},
+		{Name: "id", Type: number, Proven: true, Why: "lineage"},
+	})
+	if err != nil || plan.Clear {
+		t.Fatalf("%+v %v", plan, err)
+	}
+	for i, scanned := range []bool{true, true, true, false, false} {
+		c := plan.Columns[i]
+		if c.Scan != scanned || (c.Rewrite != nil) != scanned || scanned && (c.Why != "scan" || c.Tag != policy.Detected || c.Rule == "") {
+			t.Errorf("column %d: %+v", i, c)
+		}
+		if scanned {
+			if out, _ := c.Rewrite.Rewrite(nil, []byte("SSN 512-47-8366, twice")); string(out) != "SSN ***, twice" {
+				t.Errorf("column %d shows %q", i, out)
+			}
+		}
+	}
+	if plan.Columns[0].Source != "public.visits.note" {
+		t.Errorf("source %q", plan.Columns[0].Source)
 	}
 }
