@@ -111,6 +111,13 @@ func (c *Client) Withdraw(ctx context.Context, name string) error {
 // may answer). The request that is passed must be the one that the approver
 // saw; if it has changed since, the server refuses.
 func (c *Client) Answer(ctx context.Context, shown api.Request, approve bool, why string, rules ...string) (api.Request, error) {
+	return c.AnswerWith(ctx, shown, approve, why, nil, rules...)
+}
+
+// AnswerWith is [Client.Answer] with a second signature, by the approver's own
+// SSH key. sign gets the bytes and returns an armored SSHSIG in
+// [api.ApprovalNamespace], as `ssh-keygen -Y sign` writes it; nil is none.
+func (c *Client) AnswerWith(ctx context.Context, shown api.Request, approve bool, why string, sign func([]byte) ([]byte, error), rules ...string) (api.Request, error) {
 	cred, err := c.ready(ctx)
 	if err != nil {
 		return api.Request{}, err
@@ -130,6 +137,15 @@ func (c *Client) Answer(ctx context.Context, shown api.Request, approve bool, wh
 	answer := api.Answer{Approve: approve, Reason: why, Cures: rules, Digest: shown.Spec.Digest}
 	if err := answer.Sign(name, key); err != nil {
 		return api.Request{}, err
+	}
+	if sign != nil {
+		armored, err := sign(answer.SignedBytes(name))
+		if err == nil {
+			answer.SSHSignature, err = api.ParseSSHSignature(armored)
+		}
+		if err != nil {
+			return api.Request{}, fmt.Errorf("sign the answer to %s with your own key: %w", name, err)
+		}
 	}
 	return post[api.Request](ctx, c, at(api.PathAnswer, "name", name), answer)
 }

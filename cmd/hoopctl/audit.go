@@ -2,8 +2,8 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -308,8 +308,8 @@ broker asserts, and what it could not tell. 125: it could not run.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.logKey, "log-key", "", "the log's verifier key, from out of band (default: the one pinned at login)")
-	f.StringVar(&o.approvers, "approvers", "", "file of the approvers' own public keys (authorized_keys): answers that they signed are proved")
-	f.StringVar(&o.ca, "client-ca", "", "PEM file of the authority that signs logins: answers are checked to chain to it")
+	f.StringVar(&o.approvers, "approvers", "", "file of the approvers' own public keys (authorized_keys: ssh-ed25519, sk-, …): answers that they signed are proved")
+	f.StringVar(&o.ca, "client-ca", "", "PEM file of the authority that signs logins (default: the one pinned at login): answers are checked to chain to it")
 	f.DurationVar(&o.maxAge, "max-age", 0, "stale if the newest event, or the witnesses' newest word, is older than this (10m for a running server with witnesses)")
 	o.witnesses.flags(f)
 	f.BoolVar(&o.skipRecordings, "skip-recordings", false, "leave the recordings' frames unread")
@@ -343,15 +343,8 @@ func (a *app) verify(ctx context.Context, o verifyOptions) (*evidence.Report, er
 	if options.Approvers, err = readApprovers(o.approvers); err != nil {
 		return nil, err
 	}
-	if o.ca != "" {
-		b, err := os.ReadFile(o.ca)
-		if err != nil {
-			return nil, fmt.Errorf("read the authority: %w", err)
-		}
-		options.CAs = x509.NewCertPool()
-		if !options.CAs.AppendCertsFromPEM(b) {
-			return nil, fmt.Errorf("read the authority: %s holds no certificate", o.ca)
-		}
+	if options.CAs, err = a.clientCA(o.ca, key); err != nil {
+		return nil, err
 	}
 	seen, err := a.seenFile(key)
 	if err != nil {
@@ -405,8 +398,34 @@ func (a *app) evidenceSource(ctx context.Context, dir, key string) (evidence.Sou
 	return served{cl}, key, nil
 }
 
+// clientCA is the authority that signs logins: of a file, or as it was pinned at
+// the login to the server whose log has this key. Nil: it is not known.
+func (a *app) clientCA(file, logKey string) (*x509.CertPool, error) {
+	var pemText []byte
+	if file != "" {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read the authority: %w", err)
+		}
+		pemText = b
+	} else if cl, err := a.client(); err == nil {
+		defer cl.Close()
+		if state, err := cl.State(); err == nil && state.LogKey == logKey {
+			pemText = []byte(state.ClientCA)
+		}
+	}
+	if len(pemText) == 0 && file == "" {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pemText) {
+		return nil, fmt.Errorf("read the authority: %s holds no certificate", cmp.Or(file, "what was pinned at login"))
+	}
+	return pool, nil
+}
+
 // readApprovers reads public keys as OpenSSH writes them.
-func readApprovers(path string) ([]crypto.PublicKey, error) {
+func readApprovers(path string) ([]evidence.Approver, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -414,15 +433,13 @@ func readApprovers(path string) ([]crypto.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the approvers' keys: %w", err)
 	}
-	var keys []crypto.PublicKey
+	var keys []evidence.Approver
 	for len(bytes.TrimSpace(b)) > 0 {
-		key, _, _, rest, err := ssh.ParseAuthorizedKey(b)
+		key, comment, _, rest, err := ssh.ParseAuthorizedKey(b)
 		if err != nil {
 			return nil, fmt.Errorf("read the approvers' keys: %s: %w", path, err)
 		}
-		if c, ok := key.(ssh.CryptoPublicKey); ok {
-			keys = append(keys, c.CryptoPublicKey())
-		}
+		keys = append(keys, evidence.Approver{Name: comment, Key: key})
 		b = rest
 	}
 	return keys, nil

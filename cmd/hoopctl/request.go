@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
+	"os/exec"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -189,6 +192,7 @@ type answerOptions struct {
 	reason string
 	rules  []string
 	watch  bool
+	sshKey string
 }
 
 func newApprove(a *app) *cobra.Command {
@@ -199,20 +203,29 @@ func newApprove(a *app) *cobra.Command {
 		Long: `Without a name, on a terminal: the queue of what waits, live, with the exact
 statement, who asks and why, and the rule. With names: approve these. An answer
 is signed with this login's key and bound to exactly what was shown. Nobody
-answers a request of their own.`,
+answers a request of their own.
+
+With --ssh-key the answer is signed with your own key as well (by ssh-keygen, so
+that agents, passphrases and security keys work): whoever has your public key can
+then prove that it was you, without believing the broker (audit verify --approvers).`,
 		Example: `  hoopctl approve
   hoopctl approve r-12 --reason "checked with the team"
+  hoopctl approve r-12 --ssh-key ~/.ssh/id_ed25519_sk
   hoopctl approve --watch -o json`,
 		ValidArgsFunction: a.completeRequests,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return a.answer(cmd.Context(), args, true, o)
 			}
+			if o.sshKey != "" {
+				return usagef("--ssh-key goes with the names of requests")
+			}
 			return a.approveQueue(cmd.Context(), o)
 		},
 	}
 	cmd.Flags().StringVar(&o.reason, "reason", "", "why; kept with the answer")
 	cmd.Flags().StringSliceVar(&o.rules, "rule", nil, "answer only for these rules (default: all that you may)")
+	cmd.Flags().StringVar(&o.sshKey, "ssh-key", "", "sign with this SSH key too: of requests that are named")
 	cmd.Flags().BoolVar(&o.watch, "watch", false, "print what waits, line by line, instead of the queue")
 	return cmd
 }
@@ -234,7 +247,27 @@ func newDeny(a *app) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&o.reason, "reason", "", "why")
 	cmd.Flags().StringSliceVar(&o.rules, "rule", nil, "answer only for these rules (default: all that you may)")
+	cmd.Flags().StringVar(&o.sshKey, "ssh-key", "", "sign with this SSH key too")
 	return cmd
+}
+
+// sshSigner signs with an SSH key by ssh-keygen, nil for "".
+func (a *app) sshSigner(ctx context.Context, key string) func([]byte) ([]byte, error) {
+	if key == "" {
+		return nil
+	}
+	return func(message []byte) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "ssh-keygen", "-q", "-Y", "sign", "-n", api.ApprovalNamespace, "-f", key)
+		cmd.Stdin, cmd.Stderr = bytes.NewReader(message), a.err
+		out, err := cmd.Output()
+		if errors.Is(err, exec.ErrNotFound) {
+			return nil, errors.New("ssh-keygen is not installed")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ssh-keygen -Y sign: %w", err)
+		}
+		return out, nil
+	}
 }
 
 // answer shows each request on stderr as it is signed, and answers it.
@@ -252,7 +285,7 @@ func (a *app) answer(ctx context.Context, names []string, approve bool, o answer
 		if err != nil {
 			return err
 		}
-		r, err := cl.Answer(ctx, shown, approve, o.reason, o.rules...)
+		r, err := cl.AnswerWith(ctx, shown, approve, o.reason, a.sshSigner(ctx, o.sshKey), o.rules...)
 		if err != nil {
 			return err
 		}

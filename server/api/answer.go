@@ -154,15 +154,19 @@ func VerifyApproval(e *Event) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("approval of %s: signature: %w", e.Request, err)
 	}
+	if err := verify(cert.PublicKey, signedBytes(e), sig); err != nil {
+		return nil, fmt.Errorf("approval of %s: %w", e.Request, err)
+	}
+	return cert, nil
+}
+
+// signedBytes are what the signatures of an EventApproval are over.
+func signedBytes(e *Event) []byte {
 	rules := e.Rules
 	if e.Attrs[AttrAllRules] == "true" {
 		rules = nil
 	}
-	signed := AnswerBytes(e.Request, e.Digest, e.Verdict == "allow", e.Commitment, rules)
-	if err := verify(cert.PublicKey, signed, sig); err != nil {
-		return nil, fmt.Errorf("approval of %s: %w", e.Request, err)
-	}
-	return cert, nil
+	return AnswerBytes(e.Request, e.Digest, e.Verdict == "allow", e.Commitment, rules)
 }
 
 func verify(pub crypto.PublicKey, signed, sig []byte) error {

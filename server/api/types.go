@@ -241,6 +241,10 @@ type Answer struct {
 	Digest    string   `json:"digest"`          // RequestSpec.Digest, as the approver saw it
 	Salt      []byte   `json:"salt"`            // AnswerSaltSize random bytes, for ReasonCommitment
 	Signature []byte   `json:"signature"`
+	// SSHSignature is the approver's own besides, over SignedBytes: an SSHSIG blob
+	// in ApprovalNamespace. It proves the answer to those who know the approver's
+	// key, whoever runs the broker.
+	SSHSignature []byte `json:"sshSignature,omitempty"`
 }
 
 // Approval is an Answer as it is kept.
@@ -257,6 +261,8 @@ type Approval struct {
 	AllRules    bool      `json:"allRules,omitempty"`    // signed for every rule that they may answer
 	Salt        []byte    `json:"salt,omitempty"`        // of the commitment to Reason
 	Signature   []byte    `json:"signature"`
+
+	SSHSignature []byte `json:"sshSignature,omitempty"` // see Answer
 }
 
 // Session is one client connection to a target, open to close.

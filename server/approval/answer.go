@@ -109,6 +109,11 @@ func (r *Room) check(ctx context.Context, who policy.Principal, cert *x509.Certi
 	if err := a.Verify(name, cert.PublicKey); err != nil {
 		return nil, refuse(api.ReasonDenied, "the answer to "+name+" is not signed by your login's key", "update hoopctl, or log in again")
 	}
+	if len(a.SSHSignature) > 0 {
+		if _, err := api.VerifySSH(a.SSHSignature, a.SignedBytes(name)); err != nil {
+			return nil, refuse(api.ReasonInvalid, err.Error(), "sign again, or leave --ssh-key out")
+		}
+	}
 	if !a.Approve && strings.TrimSpace(a.Reason) == "" {
 		return nil, refuse(api.ReasonInvalid, "a no needs a reason", "add --reason")
 	}
@@ -192,7 +197,7 @@ func inChain(who policy.Principal, rec *record) bool {
 func (r *Room) approval(who policy.Principal, cert *x509.Certificate, rec *record, cures []int, a *api.Answer) api.Approval {
 	given := api.Approval{Principal: who.ID(), Name: who.Name, Approve: a.Approve, Reason: a.Reason, Time: r.cfg.Now().UTC(), Digest: a.Digest,
 		Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})),
-		AllRules:    len(a.Cures) == 0, Salt: a.Salt, Signature: a.Signature}
+		AllRules:    len(a.Cures) == 0, Salt: a.Salt, Signature: a.Signature, SSHSignature: a.SSHSignature}
 	for _, i := range cures {
 		c := rec.Spec.Cures[i]
 		given.Groups, given.Rules = append(given.Groups, c.Group), append(given.Rules, c.Rule)
@@ -225,6 +230,12 @@ func answering(rec *record, given *api.Approval) *api.Event {
 	}
 	if given.AllRules {
 		e.Attrs = map[string]string{api.AttrAllRules: "true"}
+	}
+	if len(given.SSHSignature) > 0 {
+		if e.Attrs == nil {
+			e.Attrs = map[string]string{}
+		}
+		e.Attrs[api.AttrSSHSignature] = base64.StdEncoding.EncodeToString(given.SSHSignature)
 	}
 	return e
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/hoopctl/hoopctl/server/api"
@@ -46,9 +46,15 @@ type Options struct {
 	CAs *x509.CertPool
 	// Approvers are the approvers' own keys, enrolled out of band. An answer
 	// signed by one of them is proved, whoever runs the broker.
-	Approvers []crypto.PublicKey
+	Approvers []Approver
 	// SkipRecordings leaves the recordings' frames unread.
 	SkipRecordings bool
+}
+
+// Approver is a key that somebody enrolled as an approver's.
+type Approver struct {
+	Name string // who it belongs to, as whoever enrolled it says
+	Key  ssh.PublicKey
 }
 
 // Status is what a verification found, worst first.

@@ -5,8 +5,11 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -24,6 +27,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/hoopctl/hoopctl/server/api"
 )
@@ -590,6 +595,12 @@ func TestVerifyApprovals(t *testing.T) {
 	ca, other := newIssuer(t), newIssuer(t)
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := private
+	touched := securityKey{private, 1}
 	for _, c := range []struct {
 		name   string
 		ca     *issuer
@@ -598,7 +609,12 @@ func TestVerifyApprovals(t *testing.T) {
 		status Status
 		words  string
 	}{
-		{"by an enrolled key", ca, nil, func(o *Options, k *ecdsa.PrivateKey) { o.Approvers = []crypto.PublicKey{&k.PublicKey} }, Intact, "Proved: 1 answer of an approver, signed by"},
+		{"by an enrolled key", ca, nil, func(o *Options, k *ecdsa.PrivateKey) { o.Approvers = enrolled(t, "bob", k) }, Intact, "Proved: 1 answer of an approver, signed by their enrolled keys (bob: 1)"},
+		{"by their own SSH key", ca, sshSigned(t, pair, ""), func(o *Options, _ *ecdsa.PrivateKey) { o.Approvers = enrolled(t, "bob", pair) }, Intact, "Proved: 1 answer of an approver, signed by"},
+		{"by a security key", ca, sshSigned(t, touched, ""), func(o *Options, _ *ecdsa.PrivateKey) { o.Approvers = enrolled(t, "bob", touched) }, Intact, "Proved: 1 answer of an approver, signed by"},
+		{"by a security key that nobody touched", ca, sshSigned(t, securityKey{pair, 0}, ""), nil, Tampered, "without being touched"},
+		{"by an SSH key that nobody enrolled", ca, sshSigned(t, pair, ""), func(o *Options, _ *ecdsa.PrivateKey) { o.Approvers = enrolled(t, "bob", touched) }, Intact, "Asserted: 1 answer of an approver"},
+		{"by an SSH key, for another answer", ca, sshSigned(t, pair, "r-2"), nil, Tampered, "does not belong"},
 		{"by the broker's CA", ca, nil, nil, Intact, "Asserted: 1 answer of an approver, signed under"},
 		{"no signature", ca, func(e *api.Event) { e.Signature = "" }, nil, Intact, "1 answer of an approver, without a signature"},
 		{"by another CA", other, nil, nil, Tampered, "was not issued by"},
@@ -637,5 +653,64 @@ func TestVerifyApprovals(t *testing.T) {
 				t.Errorf("status %s: %s", r.Status, text)
 			}
 		})
+	}
+}
+
+// securityKey is an ed25519 key in a token, which says whether it was touched.
+type securityKey struct {
+	ed25519.PrivateKey
+	touched byte
+}
+
+const application = "ssh:"
+
+// sshPublic is a key as OpenSSH enrolls it.
+func sshPublic(t testing.TB, key crypto.Signer) ssh.PublicKey {
+	t.Helper()
+	blob := []byte(nil)
+	sk, isToken := key.(securityKey)
+	if isToken {
+		blob = ssh.Marshal(struct{ Kind, Key, Application string }{ssh.KeyAlgoSKED25519, string(sk.Public().(ed25519.PublicKey)), application})
+	} else {
+		k, err := ssh.NewPublicKey(key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		blob = k.Marshal()
+	}
+	k, err := ssh.ParsePublicKey(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func enrolled(t testing.TB, name string, key crypto.Signer) []Approver {
+	return []Approver{{Name: name, Key: sshPublic(t, key)}}
+}
+
+// sshSigned puts an SSH signature beside an answer, made as PROTOCOL.sshsig and
+// PROTOCOL.u2f say; for the answer to another request, if one is named.
+func sshSigned(t testing.TB, key crypto.Signer, other string) func(*api.Event) {
+	return func(e *api.Event) {
+		request := e.Request
+		if other != "" {
+			request = other
+		}
+		sum := sha512.Sum512(api.AnswerBytes(request, e.Digest, true, e.Commitment, e.Rules))
+		signed := append([]byte("SSHSIG"), ssh.Marshal(struct{ Namespace, Reserved, Hash, Sum string }{api.ApprovalNamespace, "", "sha512", string(sum[:])})...)
+		var sig []byte
+		if sk, ok := key.(securityKey); ok {
+			app, message := sha256.Sum256([]byte(application)), sha256.Sum256(signed)
+			box := append(append(app[:], sk.touched, 0, 0, 0, 7), message[:]...)
+			sig = append(ssh.Marshal(struct{ Kind, Sig string }{ssh.KeyAlgoSKED25519, string(ed25519.Sign(sk.PrivateKey, box))}), sk.touched, 0, 0, 0, 7)
+		} else {
+			sig = ssh.Marshal(struct{ Kind, Sig string }{ssh.KeyAlgoED25519, string(ed25519.Sign(key.(ed25519.PrivateKey), signed))})
+		}
+		blob := append([]byte("SSHSIG"), ssh.Marshal(struct {
+			Version                                   uint32
+			PublicKey, Namespace, Reserved, Hash, Sig string
+		}{1, string(sshPublic(t, key).Marshal()), api.ApprovalNamespace, "", "sha512", string(sig)})...)
+		e.Attrs = map[string]string{api.AttrSSHSignature: base64.StdEncoding.EncodeToString(blob)}
 	}
 }

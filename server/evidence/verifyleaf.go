@@ -2,15 +2,19 @@ package evidence
 
 import (
 	"bytes"
-	"crypto"
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/hoopctl/hoopctl/server/api"
 )
@@ -31,9 +35,10 @@ type leafChecker struct {
 	archives map[string][]archive     // by session
 	shredded map[string]uint64        // by session: the leaf that says so
 	chains   []chainClaim
-	approved int // answers whose signature holds
-	proved   int // … by an enrolled key
-	unsigned int // answers without a signature
+	approved int            // answers whose signature holds
+	proved   int            // … by an enrolled key
+	provedBy map[string]int // … by whose
+	unsigned int            // answers without a signature
 	fields   leafFields
 }
 
@@ -75,7 +80,7 @@ type leafFields struct {
 
 func newLeafChecker(r *Report, o Options) leafChecker {
 	return leafChecker{report: r, o: o, sessions: map[string]*sessionState{}, claims: map[string][]frameClaim{},
-		archives: map[string][]archive{}, shredded: map[string]uint64{}}
+		archives: map[string][]archive{}, shredded: map[string]uint64{}, provedBy: map[string]int{}}
 }
 
 func (c *leafChecker) problem(s Status, file string, off int, index uint64, format string, args ...any) {
@@ -326,12 +331,28 @@ func (c *leafChecker) checkApproval(file string, rec record, index uint64) {
 		}
 	}
 	c.approved++
-	for _, k := range c.o.Approvers {
-		if equal, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok && equal.Equal(k) {
-			c.proved++
-			return
+	own, err := api.VerifyApprovalSSH(&e)
+	if err != nil {
+		c.problem(Tampered, file, rec.off, index, "%v", err)
+		return
+	}
+	if who, ok := c.enrolled(cert, own); ok {
+		c.proved++
+		c.provedBy[who]++
+	}
+}
+
+// enrolled finds the key that signed, the approver's own or the login's, among
+// those that were enrolled.
+func (c *leafChecker) enrolled(cert *x509.Certificate, own ssh.PublicKey) (who string, ok bool) {
+	login, err := ssh.NewPublicKey(cert.PublicKey)
+	for _, a := range c.o.Approvers {
+		key := a.Key.Marshal()
+		if own != nil && bytes.Equal(key, own.Marshal()) || err == nil && bytes.Equal(key, login.Marshal()) {
+			return a.Name, true
 		}
 	}
+	return "", false
 }
 
 // checkOpen compares a segment's list of open sessions with those that are open.
@@ -349,7 +370,11 @@ func (c *leafChecker) checkOpen(file string, rec record) {
 func (c *leafChecker) finish() {
 	r := c.report
 	if c.proved > 0 {
-		r.Proved = append(r.Proved, answersText(c.proved)+", signed by their enrolled keys")
+		var by []string
+		for _, who := range slices.Sorted(maps.Keys(c.provedBy)) {
+			by = append(by, fmt.Sprintf("%s: %d", cmp.Or(who, "a key without a name"), c.provedBy[who]))
+		}
+		r.Proved = append(r.Proved, answersText(c.proved)+", signed by their enrolled keys ("+strings.Join(by, ", ")+")")
 	}
 	if n := c.approved - c.proved; n > 0 {
 		how := "under certificates that chain to the broker's CA"
