@@ -506,10 +506,21 @@ func (c *conn) send(b []byte) error {
 func (c *conn) refuseStartup(code, message, detail string) error {
 	c.send(say(nil, &pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: code,
 		Message: clean("hoopctl: " + message), Detail: clean(detail)}))
+	c.closeTLS()
 	if detail != "" {
 		return fmt.Errorf("%s: %s", message, detail)
 	}
 	return errors.New(message)
+}
+
+// closeTLS says that nothing more comes, as PostgreSQL does: without it the end
+// looks like an attack to the client's TLS, and JDBC forgets the FATAL that it
+// has just read.
+func (c *conn) closeTLS() {
+	if c.tls != nil {
+		c.tls.SetWriteDeadline(time.Now().Add(farewell))
+		c.tls.CloseWrite()
+	}
 }
 
 // Refuse implements session.Protocol.
@@ -518,6 +529,7 @@ func (c *conn) Refuse(r *session.Refusal) {
 	fatal.Fatal = true
 	c.client.SetWriteDeadline(time.Now().Add(farewell))
 	c.client.Write(errorMessage(nil, &fatal, ""))
+	c.closeTLS()
 }
 
 // databases that a target offers: its default, and those it lists.

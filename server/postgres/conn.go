@@ -90,6 +90,7 @@ var errGoodbye = errors.New("the client said goodbye")
 func (c *conn) Serve(ctx context.Context, t session.Target, g session.Gate) error {
 	c.target, c.gate, c.info = t, g, t.Info()
 	c.name, c.principal = g.Session()
+	defer c.closeTLS()
 	var refusal *session.Refusal
 	if c.database, refusal = databaseOf(&c.hello, &c.info); refusal != nil {
 		c.Refuse(refusal)
