@@ -84,7 +84,7 @@ func (p *pass) wouldCut(e *api.Event, o Outcome) {
 	}
 	e.Attrs = map[string]string{AttrWould: "cut", AttrWouldRules: strings.Join(p.verdict.Rules, ","), "rowLimit": fmt.Sprint(limit)}
 	if len(p.verdict.Cures) > 0 {
-		e.Attrs[AttrWould] = "hold"
+		e.Attrs[AttrWould], e.Attrs[AttrWouldRules] = "hold", strings.Join(rulesOf(p.verdict.Cures), ",")
 	}
 }
 
