@@ -125,7 +125,7 @@ func (c *frameChecker) passChains() {
 }
 
 func (c *frameChecker) take(file string, rec record) {
-	f, digest, err := frameDigest(rec)
+	f, digest, err := c.parse(rec)
 	c.chain = chainFrame(c.chain, digest)
 	if err != nil {
 		c.v.report.add(Problem{Status: Tampered, File: file, Offset: int64(rec.off), What: err.Error()})
@@ -153,6 +153,16 @@ func (c *frameChecker) take(file string, rec record) {
 			What: fmt.Sprintf("of frame %d of session %s only its digest is left, and no leaf names a sealed file that holds it", f.sequence, f.session)})
 	}
 	s.take(c, string(f.session), digest)
+}
+
+// parse is frameDigest with the hash that was made ahead.
+func (c *frameChecker) parse(rec record) (frame, [sha256.Size]byte, error) {
+	if rec.kind == recordDigest {
+		return frameDigest(rec)
+	}
+	digest := c.v.digest(rec)
+	f, err := parseFrame(rec.body)
+	return f, digest, err
 }
 
 // frameDigest parses a frame, or what is left of one, with the SHA-256 of the

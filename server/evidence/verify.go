@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -177,6 +178,7 @@ type verifier struct {
 	rootBad  bool
 	failed   error // to read one of them
 	scratch  []byte
+	digests  []tlog.Hash // of the records that come next, as far as they were hashed ahead
 	leaves   leafChecker
 	frames   uint64 // that the timeline's marks need
 	cosigned uint64 // size of the cosigned checkpoint
@@ -316,6 +318,9 @@ func (v *verifier) segments(s stream) []uint64 {
 func (v *verifier) walk(s stream, take func(file string, h segmentHeader, b *batch) error) error {
 	numbers := v.segments(s)
 	next, want := uint64(0), uint64(1)
+	ctx, stop := context.WithCancel(v.ctx)
+	defer stop()
+	ahead := readAhead(ctx, v.src, s, numbers)
 	for i, n := range numbers {
 		name := s.dir() + "/" + segmentName(n)
 		if n != want {
@@ -323,7 +328,11 @@ func (v *verifier) walk(s stream, take func(file string, h segmentHeader, b *bat
 		}
 		want = n + 1
 		first := true
-		err := v.readSegment(name, s, i == len(numbers)-1, func(h segmentHeader, b *batch) error {
+		read, ok := <-ahead
+		if !ok {
+			return context.Cause(v.ctx)
+		}
+		err := v.readSegment(name, s, i == len(numbers)-1, read, func(h segmentHeader, b *batch) error {
 			if first && (h.number != n || h.first != next) {
 				v.report.add(Problem{Status: Tampered, File: name,
 					What: fmt.Sprintf("it is segment %d and begins with %s %d; segment %d with %d belongs here", h.number, s.unit(), h.first, n, next)})
@@ -344,8 +353,9 @@ const rereads = 5
 
 // readSegment reads one segment. The last one may be in the middle of a write;
 // it is read again as long as it changes.
-func (v *verifier) readSegment(name string, s stream, last bool, take func(segmentHeader, *batch) error) error {
-	data, err := readFile(v.ctx, v.src, name, maxSegment)
+func (v *verifier) readSegment(name string, s stream, last bool, read readSegment, take func(segmentHeader, *batch) error) error {
+	data, err := read.data, read.err
+	v.digests = read.digests
 	if errors.Is(err, fs.ErrNotExist) {
 		v.report.add(Problem{Status: Incomplete, File: name, What: "the file vanished while it was verified"})
 		return nil
@@ -356,7 +366,10 @@ func (v *verifier) readSegment(name string, s stream, last bool, take func(segme
 	nothing := func(segmentHeader, *batch) error { return nil }
 	for range rereads {
 		var torn *tornError
-		if _, _, err = parseSegment(data, s, nothing); !last || !errors.As(err, &torn) {
+		if !last {
+			break
+		}
+		if _, _, err = parseSegment(data, s, nothing); !errors.As(err, &torn) {
 			break
 		}
 		select {
@@ -368,7 +381,7 @@ func (v *verifier) readSegment(name string, s stream, last bool, take func(segme
 		if err != nil || bytes.Equal(again, data) {
 			break
 		}
-		data = again
+		data, v.digests = again, nil
 	}
 	h, end, err := parseSegment(data, s, take)
 	var torn *tornError
@@ -415,7 +428,7 @@ func (v *verifier) leafBatch(file string, h segmentHeader, b *batch) error {
 
 func (v *verifier) leaf(file string, rec record) error {
 	v.leaves.check(file, rec, v.tree.size)
-	v.tree.add(leafHash(rec.body, &v.scratch))
+	v.tree.add(v.digest(rec))
 	v.checkRoots()
 	return v.failed
 }
@@ -575,4 +588,67 @@ func (v *verifier) judge() {
 	if extra := r.Leaves - min(r.Leaves, v.cp.Size); extra > 0 && v.signed {
 		r.Asserted = append(r.Asserted, fmt.Sprintf("%d leaves after the checkpoint: in order, not signed yet", extra))
 	}
+}
+
+// readSegment is a segment's bytes, and the hashes of its leaves or frames in
+// order: reading and hashing take as long as everything else, and need nothing
+// of it, so they are done one segment ahead.
+type readSegment struct {
+	data    []byte
+	digests []tlog.Hash
+	err     error
+}
+
+// readAhead reads segments in order. The channel is closed after the last one,
+// or when ctx ends.
+func readAhead(ctx context.Context, src Source, s stream, numbers []uint64) <-chan readSegment {
+	out := make(chan readSegment) // unbuffered: one is read while one is checked
+	go func() {
+		defer close(out)
+		for _, n := range numbers {
+			var r readSegment
+			if r.data, r.err = readFile(ctx, src, s.dir()+"/"+segmentName(n), maxSegment); r.err == nil {
+				r.digests = digestsOf(r.data, s)
+			}
+			select {
+			case out <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
+// digestsOf hashes a segment's leaves or frames, as far as it can be read.
+func digestsOf(data []byte, s stream) []tlog.Hash {
+	var out []tlog.Hash
+	var scratch []byte
+	// How the segment ends is for the verifier to say, who reads it again.
+	_, _, _ = parseSegment(data, s, func(_ segmentHeader, b *batch) error {
+		for _, rec := range b.records {
+			switch rec.kind {
+			case recordLeaf:
+				out = append(out, leafHash(rec.body, &scratch))
+			case recordFrame:
+				out = append(out, sha256.Sum256(rec.body))
+			}
+		}
+		return nil
+	})
+	return out
+}
+
+// digest is the hash of a leaf or a frame: the one made ahead, which must be
+// asked for in order.
+func (v *verifier) digest(rec record) tlog.Hash {
+	if len(v.digests) > 0 {
+		h := v.digests[0]
+		v.digests = v.digests[1:]
+		return h
+	}
+	if rec.kind == recordLeaf {
+		return leafHash(rec.body, &v.scratch)
+	}
+	return sha256.Sum256(rec.body)
 }
