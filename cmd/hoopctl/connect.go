@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,11 +124,18 @@ func decided(r api.Request) error {
 type connectOptions struct {
 	askOptions
 	targets   []string
-	port      int // -1: stable per target
+	port      int    // -1: stable per target
+	listen    string // host:port, or a host alone
+	address   string // its host; "" is 127.0.0.1
+	remote    bool   // listen may be reached from elsewhere
 	socket    string
 	format    string
 	client    bool
+	pgpass    bool
 	readyFile string
+
+	detach     bool
+	background bool // this is what -d started
 }
 
 // connectFormats are the ways to print where a forward listens.
@@ -142,9 +150,14 @@ func newConnect(a *app) *cobra.Command {
 local port. The only line on stdout is the URL to give to your client; its
 password is this run's own secret and worth nothing elsewhere. Any number of
 connections are served until the grant ends (exit 122), it is revoked (123), or
-Ctrl-C (130).`,
+Ctrl-C (130).
+
+With -d it goes on in the background when the port is open: see connect list and
+connect stop. With --pgpass the target is, as long as it is open, a service of
+its name in your pg_service.conf, with its password in your password file.`,
 		Example: `  hoopctl connect clinic
   hoopctl connect clinic --client
+  hoopctl connect clinic -d --pgpass && psql service=clinic
   hoopctl connect clinic --for 30m --reason "INC-42" -o env
   hoopctl connect clinic --socket ~/sockets --ready-file ready.json`,
 		Args:              takes(1, -1, "at least one target"),
@@ -154,15 +167,25 @@ Ctrl-C (130).`,
 			if err := o.check(); err != nil {
 				return err
 			}
+			if o.detach {
+				return a.detach(cmd.Context(), *o, cmd.Flags())
+			}
 			return a.connect(cmd.Context(), *o)
 		},
 	}
+	cmd.AddCommand(newConnectList(a), newConnectStop(a))
 	f := cmd.Flags()
 	o.askOptions.flags(f)
 	f.IntVarP(&o.port, "port", "p", -1, "local port; 0 is random (default: the same for each target, every time)")
 	f.StringVar(&o.socket, "socket", "", "a unix socket in this folder instead of a port (for one target)")
 	f.BoolVar(&o.client, "client", false, "start psql on it, and end with it")
 	f.StringVar(&o.readyFile, "ready-file", "", "write where it listens to this file, as JSON, once it does")
+	f.StringVar(&o.listen, "listen", "", "listen on this HOST or HOST:PORT instead of 127.0.0.1")
+	f.BoolVar(&o.remote, "insecure-listen", false, "let --listen be an address that others can reach: what passes there is not encrypted")
+	f.BoolVar(&o.pgpass, "pgpass", false, "enter the target in your libpq password and service files as long as it is open")
+	f.BoolVarP(&o.detach, "detach", "d", false, "go on in the background once it is open")
+	f.BoolVar(&o.background, "in-background", false, "")
+	cobra.CheckErr(f.MarkHidden("in-background"))
 	return cmd
 }
 
@@ -177,7 +200,44 @@ func (o *connectOptions) check() error {
 		return usagef("-p, --socket and --client are for one target")
 	case o.socket != "" && o.port >= 0:
 		return usagef("use -p or --socket, not both")
+	case o.detach && o.client:
+		return usagef("use -d or --client, not both: psql needs the terminal")
 	}
+	return o.checkListen()
+}
+
+// checkListen splits --listen: its port goes where -p puts it.
+func (o *connectOptions) checkListen() error {
+	if o.listen == "" {
+		if o.remote {
+			return usagef("--insecure-listen is about --listen, which is missing")
+		}
+		return nil
+	}
+	if o.socket != "" {
+		return usagef("use --listen or --socket, not both")
+	}
+	host, port, err := net.SplitHostPort(o.listen)
+	if err != nil {
+		host, port = strings.Trim(o.listen, "[]"), ""
+	}
+	if port != "" {
+		n, err := strconv.ParseUint(port, 10, 16)
+		switch {
+		case err != nil:
+			return usagef("--listen %s: %q is no port", o.listen, port)
+		case o.port >= 0 && o.port != int(n):
+			return usagef("--listen %s and -p %d name two ports", o.listen, o.port)
+		case len(o.targets) > 1 && n > 0:
+			return usagef("--listen with a port is for one target")
+		}
+		o.port = int(n)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) && !o.remote {
+		return withHint(usagef("--listen %s: others could reach it, and what passes there is not encrypted", o.listen),
+			"let them use hoopctl themselves, or ssh -L; --insecure-listen opens it all the same")
+	}
+	o.address = host
 	return nil
 }
 
@@ -217,26 +277,75 @@ func (a *app) connect(ctx context.Context, o connectOptions) error {
 		all = append(all, f)
 	}
 	for _, f := range all {
-		if o.client {
+		if o.client || o.background {
 			break
 		}
 		if err := a.printPlace(o.format, f.place); err != nil {
 			return err
 		}
 	}
-	if err := writeReady(o.readyFile, all); err != nil {
+	over, err := a.tellOthers(ctx, o, all)
+	if err != nil {
 		return err
 	}
+	defer over()
 	return a.serve(ctx, cl, o, all)
 }
 
-func writeReady(path string, all []opened) error {
-	if path == "" {
-		return nil
+// tellOthers writes down where the forwards listen, for the programs that were
+// promised to find it; the returned function takes back what does not stay.
+func (a *app) tellOthers(ctx context.Context, o connectOptions, all []opened) (func(), error) {
+	var undo []func()
+	over := func() {
+		for _, f := range slices.Backward(undo) {
+			f()
+		}
 	}
+	places := placesOf(all)
+	if o.pgpass {
+		files, err := a.ownPGFiles()
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range places {
+			if err := files.add(ctx, p); err != nil {
+				over()
+				return nil, err
+			}
+			undo = append(undo, func() {
+				if err := files.remove(context.WithoutCancel(ctx), p); err != nil {
+					report(a.err, false, fmt.Errorf("take %s out of %s: %w", p.Target, files.pass, err))
+				}
+			})
+			fmt.Fprintf(a.err, "It is the service %s in %s: psql service=%[1]s\n", printable(p.Target), files.service)
+		}
+	}
+	if o.background {
+		gone, err := a.announce(places)
+		if err != nil {
+			over()
+			return nil, err
+		}
+		undo = append(undo, gone)
+	}
+	if err := writeReady(o.readyFile, places); err != nil {
+		over()
+		return nil, err
+	}
+	return over, nil
+}
+
+func placesOf(all []opened) []place {
 	places := make([]place, len(all))
 	for i, f := range all {
 		places[i] = f.place
+	}
+	return places
+}
+
+func writeReady(path string, places []place) error {
+	if path == "" {
+		return nil
 	}
 	return writeJSONFile(path, places)
 }
@@ -251,13 +360,13 @@ func (a *app) open(ctx context.Context, cl *client.Client, target string, o conn
 	if err != nil {
 		return opened{}, err
 	}
-	config := forward.Config{Dialer: cl, Grant: grant.Metadata.Name, SocketDir: o.socket, Failed: a.sayOnce()}
+	config := forward.Config{Dialer: cl, Grant: grant.Metadata.Name, SocketDir: o.socket, Listen: cmp.Or(o.address, "127.0.0.1"), Remote: o.remote, Failed: a.sayOnce()}
 	f, err := a.listen(config, cl.Server(), target, o.port)
 	if err != nil {
 		return opened{}, err
 	}
 	p := place{
-		Target: target, Host: "127.0.0.1", Port: f.Port(), User: forwardUser, Password: f.Secret(),
+		Target: target, Host: o.host(), Port: f.Port(), User: forwardUser, Password: f.Secret(),
 		Database: t.Spec.Database, Grant: grant.Metadata.Name, Expires: grant.Status.Expires,
 	}
 	if o.socket != "" {
@@ -269,6 +378,14 @@ func (a *app) open(ctx context.Context, cl *client.Client, target string, o conn
 	return opened{p, f, grant}, nil
 }
 
+// host is where clients of this machine find it.
+func (o connectOptions) host() string {
+	if ip := net.ParseIP(o.address); o.address == "" || ip != nil && ip.IsUnspecified() {
+		return "127.0.0.1"
+	}
+	return o.address
+}
+
 // forwardUser is the user in a forward's URL. It does not matter: the login's
 // certificate has said who it is.
 const forwardUser = "hoopctl"
@@ -276,8 +393,9 @@ const forwardUser = "hoopctl"
 // listen opens the port that was asked for, or the target's stable one. If
 // another program has that, the next few are tried: the same few every time.
 func (a *app) listen(config forward.Config, server, target string, port int) (*forward.Forward, error) {
+	host := config.Listen
 	if config.SocketDir != "" || port >= 0 {
-		config.Listen = net.JoinHostPort("127.0.0.1", strconv.Itoa(max(port, 0)))
+		config.Listen = net.JoinHostPort(host, strconv.Itoa(max(port, 0)))
 		f, err := forward.Listen(config)
 		if err != nil && port > 0 {
 			return nil, withHint(err, "choose another port with -p, or -p 0 for any")
@@ -286,12 +404,12 @@ func (a *app) listen(config forward.Config, server, target string, port int) (*f
 	}
 	first := stablePort(server, target)
 	for i := range 10 {
-		config.Listen = net.JoinHostPort("127.0.0.1", strconv.Itoa(first+i))
+		config.Listen = net.JoinHostPort(host, strconv.Itoa(first+i))
 		if f, err := forward.Listen(config); err == nil {
 			return f, nil
 		}
 	}
-	config.Listen = ""
+	config.Listen = net.JoinHostPort(host, "0")
 	return forward.Listen(config)
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -38,3 +39,10 @@ func childSignal(s *os.ProcessState) (syscall.Signal, bool) {
 	}
 	return w.Signal(), true
 }
+
+// apart starts a process in a session of its own: what happens to our terminal
+// is nothing to it.
+func apart(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
+
+// end asks a process to end.
+func end(p *os.Process) error { return p.Signal(os.Interrupt) }
