@@ -514,8 +514,8 @@ func (c *conn) refuseStartup(code, message, detail string) error {
 }
 
 // closeTLS says that nothing more comes, as PostgreSQL does: without it the end
-// looks like an attack to the client's TLS, and JDBC forgets the FATAL that it
-// has just read.
+// looks like a cut to the client's TLS, and libpq tells of a broken transport
+// behind the reason that it was given.
 func (c *conn) closeTLS() {
 	if c.tls != nil {
 		c.tls.SetWriteDeadline(time.Now().Add(farewell))
