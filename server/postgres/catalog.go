@@ -135,6 +135,8 @@ type catalog struct {
 	// not digest them.
 	shared map[tagsKey]*classified
 
+	checks checker
+
 	remembering sync.Mutex // guards memory
 	memory      *baseline  // what is remembered of the database that was read last
 }
@@ -149,6 +151,16 @@ func (c *catalog) invalidate() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.epoch++
+}
+
+// expire ends the life of a snapshot that was found to be out of date, if it is
+// still the last: several results may find it so at once.
+func (c *catalog) expire(s *snapshot) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last == s {
+		c.epoch++
+	}
 }
 
 // classified returns the catalogue under these tags, reading it if what is
@@ -280,6 +292,7 @@ type snapshot struct {
 
 	system   string // the cluster's system identifier, "" if it may not be read
 	database uint32 // OID: it changes if a database is dropped and made anew
+	horizon  horizon
 
 	schemas   map[string]*schema
 	relations map[uint32]*relation

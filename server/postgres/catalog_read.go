@@ -65,6 +65,9 @@ func (r *catalogReader) database(ctx context.Context) error {
 	if err == nil && !found {
 		err = fmt.Errorf("the database is gone")
 	}
+	if err == nil {
+		err = r.horizon(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -76,6 +79,17 @@ func (r *catalogReader) database(ctx context.Context) error {
 	}
 	return r.rows(ctx, "SELECT system_identifier FROM pg_catalog.pg_control_system()",
 		func(v [][]byte) { r.s.system = string(v[0]) })
+}
+
+// horizon is read first, in the transaction's own snapshot: what is committed
+// after it is not in what follows either.
+func (r *catalogReader) horizon(ctx context.Context) error {
+	text := ""
+	err := r.rows(ctx, "SELECT pg_catalog.txid_current_snapshot()", func(v [][]byte) { text = string(v[0]) })
+	if err == nil {
+		r.s.horizon, err = parseHorizon(text)
+	}
+	return err
 }
 
 func (r *catalogReader) schemas(ctx context.Context) error {

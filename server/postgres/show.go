@@ -29,12 +29,16 @@ func (a *answers) planFields(r *run, fields []field) (*session.Refusal, error) {
 	if err == nil && !known.known(fields) {
 		known, err = c.catalog.fresher(c.ctx, c.control, known, tags)
 	}
+	settled := false
+	if err == nil {
+		known, settled, err = c.settledNow(r, fields, known)
+	}
 	if err != nil {
 		c.room.log.Error("the target's catalogue cannot be read", "session", c.name, "target", c.info.Name, "error", err)
 		return &session.Refusal{Code: session.CodeUnavailable, Message: "the target's catalogue cannot be read, so what may be shown cannot be decided",
 			Hint: "try again; if it lasts, tell whoever runs the broker"}, nil
 	}
-	columns := known.provenance(fields, c.result(r, known))
+	columns := known.provenance(fields, c.result(r, known, settled))
 	plan, err := r.pass.Plan(columns)
 	var refusal *session.Refusal
 	switch {
@@ -49,10 +53,32 @@ func (a *answers) planFields(r *run, fields []field) (*session.Refusal, error) {
 	return nil, nil
 }
 
+// settledNow returns a catalogue that holds at this moment for what a result
+// hangs on: the one given, or one read anew because something has changed.
+// settled is false if anything has changed since the statement was understood,
+// even if it is as it was again: what it was when the statement ran is not known.
+func (c *conn) settledNow(r *run, fields []field, known *classified) (now *classified, settled bool, err error) {
+	versions, err := c.catalog.versions(c.ctx, c.control, r.concerns(known.snapshot, fields))
+	if err != nil {
+		return nil, false, err
+	}
+	settled = r.seen == nil || r.seen.saw(versions)
+	if known.saw(versions) {
+		return known, settled, nil
+	}
+	c.catalog.expire(known.snapshot)
+	now, err = c.catalog.classified(c.ctx, c.control, c.databaseOID(), c.gate.Tags())
+	return now, false, err
+}
+
 // result says where the rows of a statement come from. What was understood by
 // another catalogue counts only if nothing that it touches has changed since.
-func (c *conn) result(r *run, known *classified) result {
-	from := result{facts: r.facts, dirty: c.unsettled(r.facts)}
+func (c *conn) result(r *run, known *classified, settled bool) result {
+	from := result{dirty: c.unsettled(r.facts)}
+	if !settled {
+		return from
+	}
+	from.facts = r.facts
 	if r.asked != nil && r.seen != nil && known.agrees(r.seen, r.asked.Resolved) {
 		from.outputs = r.asked.Outputs
 	}

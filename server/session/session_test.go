@@ -48,8 +48,8 @@ func (h *house) Tags(policy.TargetRef) []policy.Tag { return h.tags }
 func (h *house) Show(r policy.Request, t policy.Tag) policy.Showing {
 	return policy.Showing{Clear: h.clear, Method: t.Mask, Rule: "phi", Tag: t.Tag}
 }
-func (h *house) SeesAll(policy.Request) bool                                { h.decided++; return h.clear }
-func (h *house) Detect(policy.TargetRef) []string                           { return h.detect }
+func (h *house) SeesAll(policy.Request) bool      { h.decided++; return h.clear }
+func (h *house) Detect(policy.TargetRef) []string { return h.detect }
 func (h *house) Scanner(entities []string, column string, t mask.Type) (mask.Rewriter, error) {
 	d, err := mask.NewDetector(entities...)
 	if err != nil {
