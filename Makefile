@@ -67,8 +67,15 @@ attacks-composed: build setup ## the same with each value encoded in six ways, a
 	@.ci/attacks.sh $(BIN) --compose
 
 .PHONY: bench
-bench: build setup ## side by side: direct, a plain relay, pgbouncer, hoopctl
-	go run ./.ci/bench -hoopctl $(BIN)
+bench: build setup ## side by side: direct, a plain relay, pgbouncer, hoopctl; then evidence, decisions, masks
+	go run ./.ci/bench -hoopctl $(BIN) $(BENCH)
+	go test -run '^$$' -bench 'Append|Durable|Verify|Record|SmallStatement' -benchtime 1s ./server/evidence
+	go test -run '^$$' -bench 'Decide|Rows' -benchtime 1s ./policy ./policy/mask
+
+SOAK ?= 10m
+.PHONY: soak
+soak: build setup ## mixed load for SOAK (10m), kill -9 half-way: memory and files flat, no row unrecorded, evidence verifies
+	go run ./.ci/bench -hoopctl $(BIN) -soak $(SOAK)
 
 .PHONY: mask-report
 mask-report: ## precision and recall of the scanner, per entity

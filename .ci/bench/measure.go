@@ -5,12 +5,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -25,18 +27,17 @@ type workload struct {
 	connect bool // a connection a transaction
 	sql     string
 	passes  int
-	// unmasked work is not done where columns are tagged: COPY out is refused there.
-	unmasked bool
+	secure  bool // is measured with TLS on every side as well
 }
 
 var workloads = []workload{
 	{name: "simple-1", what: "pgbench -S, simple protocol, 1 client", pgbench: []string{"-S", "-M", "simple"}, clients: 1},
-	{name: "simple-8", what: "pgbench -S, simple protocol, 8 clients", pgbench: []string{"-S", "-M", "simple"}, clients: 8},
-	{name: "simple-32", what: "pgbench -S, simple protocol, 32 clients", pgbench: []string{"-S", "-M", "simple"}, clients: 32},
+	{name: "simple-8", what: "pgbench -S, simple protocol, 8 clients", pgbench: []string{"-S", "-M", "simple"}, clients: 8, secure: true},
+	{name: "simple-32", what: "pgbench -S, simple protocol, 32 clients", pgbench: []string{"-S", "-M", "simple"}, clients: 32, secure: true},
 	{name: "prepared-8", what: "pgbench -S, prepared, 8 clients", pgbench: []string{"-S", "-M", "prepared"}, clients: 8},
-	{name: "connect-4", what: "pgbench -S -C: a connection for each query, 4 clients", pgbench: []string{"-S", "-C"}, clients: 4, connect: true},
-	{name: "select", what: "SELECT * of 200,000 patients", sql: "SELECT * FROM patients", passes: 3},
-	{name: "copy", what: "COPY (the same) TO STDOUT", sql: "COPY patients TO STDOUT", passes: 3, unmasked: true},
+	{name: "connect-4", what: "pgbench -S -C: a connection for each query, 4 clients", pgbench: []string{"-S", "-C"}, clients: 4, connect: true, secure: true},
+	{name: "select", what: "SELECT * of 200,000 patients", sql: "SELECT * FROM patients", passes: 3, secure: true},
+	{name: "copy", what: "COPY (the same) TO STDOUT", sql: "COPY patients TO STDOUT", passes: 3},
 }
 
 // cell is one workload on one server.
@@ -62,7 +63,7 @@ func (b *bench) round(ctx context.Context) error {
 			continue
 		}
 		for _, s := range b.servers {
-			if w.pgbench != nil && s.bulkOnly || w.unmasked && s.masked {
+			if w.pgbench != nil && s.bulkOnly || s.secure && !w.secure {
 				continue
 			}
 			m, err := b.measure(ctx, w, s)
@@ -95,6 +96,9 @@ func (b *bench) measure(ctx context.Context, w *workload, s *server) (sample, er
 		return sample{}, err
 	}
 	rate, err := b.pgbenchRun(ctx, w, s, "-T", strconv.Itoa(b.seconds), &done)
+	if errors.Is(err, errNothing) { // a busy machine had not opened the connections by then
+		rate, err = b.pgbenchRun(ctx, w, s, "-T", strconv.Itoa(5*b.seconds), &done)
+	}
 	if err != nil {
 		return sample{}, err
 	}
@@ -115,6 +119,8 @@ var (
 	failLine = regexp.MustCompile(`(?m)^number of failed transactions: ([0-9]+)`)
 )
 
+var errNothing = errors.New("not one transaction was done in time")
+
 // pgbenchRun runs a workload and returns transactions per second, and how many
 // there were.
 func (b *bench) pgbenchRun(ctx context.Context, w *workload, s *server, unit, count string, done *float64) (float64, error) {
@@ -127,6 +133,9 @@ func (b *bench) pgbenchRun(ctx context.Context, w *workload, s *server, unit, co
 		return 0, fmt.Errorf("%s transactions failed", m[1])
 	}
 	m, n := tpsLine.FindSubmatch(out), doneLine.FindSubmatch(out)
+	if n != nil && string(n[1]) == "0" {
+		return 0, errNothing
+	}
 	if m == nil || n == nil {
 		return 0, fmt.Errorf("pgbench printed no result: %s", bytes.TrimSpace(out))
 	}
@@ -138,7 +147,7 @@ func (b *bench) pgbenchRun(ctx context.Context, w *workload, s *server, unit, co
 
 func (b *bench) pgbench(ctx context.Context, s *server, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "pgbench"), append(args, "-h", "127.0.0.1", "-p", strconv.Itoa(s.port), "-U", s.user, "bench")...)
-	cmd.Env = append(b.environment(), "PGPASSWORD="+s.password, "PGSSLMODE=disable")
+	cmd.Env = append(b.environment(), "PGPASSWORD="+s.password, "PGSSLMODE="+s.sslmode())
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
@@ -150,7 +159,7 @@ func (b *bench) pgbench(ctx context.Context, s *server, args ...string) ([]byte,
 
 // measureBulk reads a large result a few times over one connection.
 func (b *bench) measureBulk(w *workload, s *server) (sample, error) {
-	c, err := dial(s.port, s.user, s.password, "bench", false)
+	c, err := dial(s.port, s.user, s.password, "bench", s.secure)
 	if err != nil {
 		return sample{}, err
 	}
@@ -186,6 +195,7 @@ type idleResult struct {
 	name  string
 	each  float64 // KiB
 	count int
+	took  time.Duration // to open them, one after another
 }
 
 // measureIdle opens connections, each of which asks one question, and looks at
@@ -202,39 +212,71 @@ func (b *bench) measureIdle(ctx context.Context) error {
 		}
 	}()
 	for _, s := range b.servers {
-		for _, secure := range []bool{false, true} {
-			if s.proc == nil || s.bulkOnly || secure && s.name != "hoopctl strict, recorded" || s.name == "hoopctl strict" || s.name == "hoopctl async, recorded" {
-				continue
-			}
-			before, err := s.proc.use()
-			if err != nil {
-				return err
-			}
-			for range b.options.idle {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				c, err := dial(s.port, s.user, s.password, "bench", secure)
-				if err != nil {
-					return fmt.Errorf("idle connections of %s: %w", s.name, err)
-				}
-				open = append(open, c.Conn)
-				if _, err := c.query("SELECT 1"); err != nil {
-					return fmt.Errorf("idle connections of %s: %w", s.name, err)
-				}
-				c.in = nil
-			}
-			runtime.GC()
-			after, err := s.proc.use()
-			if err != nil {
-				return err
-			}
-			name := s.name
-			if secure {
-				name += ", TLS"
-			}
-			b.idle = append(b.idle, idleResult{name, float64(after.rss-before.rss) / float64(b.options.idle), b.options.idle})
+		if s.proc == nil || s.bulkOnly || s.name == "hoopctl strict" || s.name == "hoopctl async, recorded" {
+			continue
 		}
+		r, err := b.idleOn(ctx, s, b.options.idle, &open)
+		if err != nil {
+			return err
+		}
+		b.idle = append(b.idle, r)
 	}
 	return nil
+}
+
+// measureMany is measureIdle for as many sessions as one server should hold.
+func (b *bench) measureMany(ctx context.Context) error {
+	if b.many == 0 {
+		return nil
+	}
+	fmt.Fprintln(os.Stderr, "many idle connections …")
+	var open []net.Conn
+	defer func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}()
+	r, err := b.idleOn(ctx, b.crowd, b.many, &open)
+	b.idle = append(b.idle, r)
+	return err
+}
+
+// idleOn opens n connections, adds them to open, and tells what each takes.
+func (b *bench) idleOn(ctx context.Context, s *server, n int, open *[]net.Conn) (idleResult, error) {
+	before, err := s.proc.use()
+	if err != nil {
+		return idleResult{}, err
+	}
+	begun := time.Now()
+	for range n {
+		if err := ctx.Err(); err != nil {
+			return idleResult{}, err
+		}
+		c, err := dial(s.port, s.user, s.password, "bench", s.secure)
+		if err == nil {
+			*open = append(*open, c.Conn)
+			_, err = c.query("SELECT 1")
+			c.in = nil
+		}
+		if err != nil {
+			return idleResult{}, fmt.Errorf("idle connection %d of %s: %w", len(*open), s.name, err)
+		}
+	}
+	took := time.Since(begun)
+	after, err := s.proc.use()
+	return idleResult{name: s.name, each: float64(after.rss-before.rss) / float64(n), count: n, took: took}, err
+}
+
+// startTime is the median time that `hoopctl version` takes.
+func startTime(hoopctl string) (time.Duration, error) {
+	times := make([]time.Duration, 21)
+	for i := range times {
+		begun := time.Now()
+		if err := exec.Command(hoopctl, "version").Run(); err != nil {
+			return 0, fmt.Errorf("hoopctl version: %w", err)
+		}
+		times[i] = time.Since(begun)
+	}
+	slices.Sort(times)
+	return times[len(times)/2], nil
 }

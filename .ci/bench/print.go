@@ -13,23 +13,27 @@ import (
 
 // print writes the tables in Markdown.
 func (b *bench) print(took time.Duration) {
-	fmt.Fprintf(b.out, "%s. %s, %d processors, Linux %s; PostgreSQL %s, fsync off, no TLS, loopback; pgbouncer in session mode.\n", time.Now().UTC().Format("2 January 2006"),
+	fmt.Fprintf(b.out, "%s. %s, %d processors, Linux %s; PostgreSQL %s, fsync off, loopback; pgbouncer in session mode.\n", time.Now().UTC().Format("2 January 2006"),
 		cpuModel(), runtime.NumCPU(), kernel(), b.version)
-	fmt.Fprintf(b.out, "A small write with fdatasync took %.2f ms in the evidence's folder. The run took %s.\n", b.synced.Seconds()*1e3, took.Round(time.Second))
+	fmt.Fprintf(b.out, "A small write with fdatasync took %.2f ms in the evidence's folder; `hoopctl version` takes %.0f ms (median of 21). The run took %s.\n",
+		b.synced.Seconds()*1e3, b.startUp.Seconds()*1e3, took.Round(time.Second))
 	for i := range workloads {
 		if w := &workloads[i]; b.chosen(w.name) {
-			b.printWorkload(w)
+			b.printWorkload(w, false)
+			if w.secure {
+				b.printWorkload(w, true)
+			}
 		}
 	}
 	if len(b.idle) > 0 {
-		fmt.Fprintf(b.out, "\n### idle: memory of %d connections after one query each\n\n| | KiB a connection |\n|---|---|\n", b.idle[0].count)
+		fmt.Fprint(b.out, "\n### idle: memory of connections after one query each\n\n| | connections | KiB a connection | opened one after another in |\n|---|---|---|---|\n")
 		for _, r := range b.idle {
-			fmt.Fprintf(b.out, "| %s | %.1f |\n", r.name, r.each)
+			fmt.Fprintf(b.out, "| %s | %s | %.1f | %.1f s |\n", r.name, thousands(float64(r.count)), r.each, r.took.Seconds())
 		}
 	}
 }
 
-func (b *bench) printWorkload(w *workload) {
+func (b *bench) printWorkload(w *workload, secure bool) {
 	rate, cpu, scale := "queries/s", "relay CPU µs/query", 1e6
 	per := 1.0
 	switch {
@@ -38,11 +42,15 @@ func (b *bench) printWorkload(w *workload) {
 	case w.pgbench == nil:
 		rate, cpu, scale, per = "MB/s", "relay CPU s/GB", 1e9, 1e-6
 	}
-	fmt.Fprintf(b.out, "\n### %s: %s\n\n| | %s | to direct | to pgbouncer | %s |\n|---|---|---|---|---|\n", w.name, w.what, rate, cpu)
-	direct, bouncer := b.results[cell{w.name, "direct"}], b.results[cell{w.name, "pgbouncer"}]
+	suffix, what := "", w.what
+	if secure {
+		suffix, what = withTLS, w.what+"; TLS on every side"
+	}
+	fmt.Fprintf(b.out, "\n### %s%s: %s\n\n| | %s | to direct | to pgbouncer | %s | to the plain relay |\n|---|---|---|---|---|---|\n", w.name, suffix, what, rate, cpu)
+	of := func(name string) []sample { return b.results[cell{w.name, name + suffix}] }
 	for _, s := range b.servers {
 		samples := b.results[cell{w.name, s.name}]
-		if len(samples) == 0 {
+		if len(samples) == 0 || s.secure != secure {
 			continue
 		}
 		var rates, costs []float64
@@ -57,7 +65,7 @@ func (b *bench) printWorkload(w *workload) {
 				cost = fmt.Sprintf("%.1f%s", median(costs), spread(costs))
 			}
 		}
-		fmt.Fprintf(b.out, "| %s | %s | %s | %s | %s |\n", s.name, thousands(median(rates)), ratio(samples, direct), ratio(samples, bouncer), cost)
+		fmt.Fprintf(b.out, "| %s | %s | %s | %s | %s | %s |\n", s.name, thousands(median(rates)), ratio(samples, of("direct")), ratio(samples, of("pgbouncer")), cost, costRatio(samples, of("go relay")))
 	}
 }
 
@@ -67,6 +75,21 @@ func ratio(samples, peer []sample) string {
 	var r []float64
 	for i := range min(len(samples), len(peer)) {
 		r = append(r, samples[i].rate/peer[i].rate)
+	}
+	if len(r) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", median(r))
+}
+
+// costRatio is the median over the rounds of the processor time of a unit
+// against that of a peer in the same round.
+func costRatio(samples, peer []sample) string {
+	var r []float64
+	for i := range min(len(samples), len(peer)) {
+		if cost := peer[i].cpu.Seconds() / peer[i].units; cost > 0 && samples[i].cpu > 0 {
+			r = append(r, samples[i].cpu.Seconds()/samples[i].units/cost)
+		}
 	}
 	if len(r) == 0 {
 		return ""

@@ -4,11 +4,16 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -34,7 +39,11 @@ type bench struct {
 	results map[cell][]sample
 	idle    []idleResult
 	synced  time.Duration // one small write and fdatasync in the evidence's folder
-	version string        // of PostgreSQL
+	startUp time.Duration // of hoopctl version
+	crowd   *server       // of -many
+
+	apiPort, nativePort int    // of hoopctl dev
+	version             string // of PostgreSQL
 }
 
 // server is one way to the database.
@@ -47,7 +56,17 @@ type server struct {
 	password string
 	bulkOnly bool
 	masked   bool
-	before   usage
+	secure   bool // TLS on every side
+}
+
+// withTLS ends the names of servers that speak TLS.
+const withTLS = ", TLS"
+
+func (s *server) sslmode() string {
+	if s.secure {
+		return "require"
+	}
+	return "disable"
 }
 
 func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
@@ -68,14 +87,19 @@ func (b *bench) setUp(ctx context.Context) error {
 	if err := b.startPostgres(ctx); err != nil {
 		return err
 	}
-	if err := b.startRelay(); err != nil {
-		return err
-	}
-	if err := b.startBouncer(); err != nil {
-		return err
+	for _, secure := range []bool{false, true} {
+		if err := b.startRelay(secure); err != nil {
+			return err
+		}
+		if err := b.startBouncer(secure); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintln(os.Stderr, "hoopctl …")
 	if err := b.startHouse(ctx); err != nil {
+		return err
+	}
+	if err := b.gather(ctx); err != nil {
 		return err
 	}
 	for _, s := range b.servers {
@@ -155,16 +179,20 @@ func (b *bench) startPostgres(ctx context.Context) error {
 	}
 	port := freePort()
 	conf := fmt.Sprintf("listen_addresses='127.0.0.1'\nport=%d\nunix_socket_directories='%s'\nfsync=off\nsynchronous_commit=off\nfull_page_writes=off\n"+
-		"shared_buffers=256MB\nmax_connections=%d\nmax_wal_size=4GB\nautovacuum=off\nssl=off\n", port, data, 4*b.options.idle+100)
+		"shared_buffers=256MB\nmax_connections=%d\nmax_wal_size=4GB\nautovacuum=off\nssl=on\n", port, data, 6*b.options.idle+100)
 	if err := os.WriteFile(filepath.Join(data, "postgresql.auto.conf"), []byte(conf), 0o644); err != nil {
+		return err
+	}
+	if err := b.certificate(data, "server"); err != nil {
 		return err
 	}
 	p, err := b.start("postgres", owner, syscall.SIGINT, filepath.Join(b.bin, "postgres"), "-D", data)
 	if err != nil {
 		return err
 	}
-	b.servers = append(b.servers, &server{name: "direct", what: "client to PostgreSQL", port: port, user: "postgres"})
-	if err := b.await(ctx, p, port); err != nil {
+	b.servers = append(b.servers, &server{name: "direct", what: "client to PostgreSQL", port: port, user: "postgres"},
+		&server{name: "direct" + withTLS, what: "client to PostgreSQL", port: port, user: "postgres", secure: true})
+	if err := b.await(ctx, p, port, false); err != nil {
 		return err
 	}
 	return b.fill(ctx, port)
@@ -206,70 +234,118 @@ func (b *bench) fill(ctx context.Context, port int) error {
 	return err
 }
 
-func (b *bench) startRelay() error {
+// certificate makes a self-signed certificate for localhost: NAME.crt and
+// NAME.key in a folder of PostgreSQL's user. Nobody here verifies it.
+func (b *bench) certificate(dir, name string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	for suffix, block := range map[string]*pem.Block{".crt": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: private}} {
+		file := filepath.Join(dir, name+suffix)
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			return err
+		}
+		if err := b.give(file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// peer appends a server beside hoopctl and waits for it.
+func (b *bench) peer(p *process, name, what string, port int, secure bool) error {
+	s := &server{name: name, what: what, proc: p, port: port, user: "postgres", secure: secure}
+	if secure {
+		s.name += withTLS
+	}
+	b.servers = append(b.servers, s)
+	return b.await(context.Background(), p, port, secure)
+}
+
+func (b *bench) startRelay(secure bool) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	port := freePort()
-	p, err := b.start("relay", "", syscall.SIGTERM, self, "relay", address(port), address(b.servers[0].port))
+	cert, key, name := "", "", "relay"
+	if secure {
+		cert, key, name = b.path("pg/server.crt"), b.path("pg/server.key"), "relay-tls"
+	}
+	p, err := b.start(name, "", syscall.SIGTERM, self, "relay", address(port), address(b.servers[0].port), cert, key)
 	if err != nil {
 		return err
 	}
-	b.servers = append(b.servers, &server{name: "go relay", what: "two copies through 64 KiB", proc: p, port: port, user: "postgres"})
-	return b.await(context.Background(), p, port)
+	return b.peer(p, "go relay", "two copies through 64 KiB", port, secure)
 }
 
-func (b *bench) startBouncer() error {
-	port := freePort()
-	dir := b.path("bouncer")
-	if err := os.Mkdir(dir, 0o755); err != nil {
+func (b *bench) startBouncer(secure bool) error {
+	name, more := "bouncer", ""
+	if secure {
+		name = "bouncer-tls"
+		more = fmt.Sprintf("client_tls_sslmode=require\nclient_tls_cert_file=%s\nclient_tls_key_file=%s\nserver_tls_sslmode=require\n", b.path("pg/server.crt"), b.path("pg/server.key"))
+	}
+	p, port, err := b.bouncerIn(name, "session", 4*b.options.idle+100, 2*b.options.idle+50, more)
+	if err != nil {
 		return err
+	}
+	return b.peer(p, "pgbouncer", "session mode", port, secure)
+}
+
+// bouncerIn starts a pgbouncer with settings of its own.
+func (b *bench) bouncerIn(name, mode string, clients, pool int, more string) (*process, int, error) {
+	port := freePort()
+	dir := b.path(name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, 0, err
 	}
 	users, conf := filepath.Join(dir, "users.txt"), filepath.Join(dir, "pgbouncer.ini")
 	if err := os.WriteFile(users, []byte("\"postgres\" \"\"\n"), 0o644); err != nil {
-		return err
+		return nil, 0, err
 	}
 	text := fmt.Sprintf("[databases]\n* = host=127.0.0.1 port=%d\n[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port=%d\nunix_socket_dir=\nauth_type=trust\nauth_file=%s\n"+
-		"pool_mode=session\nmax_client_conn=%d\ndefault_pool_size=%d\nlog_connections=0\nlog_disconnections=0\nlog_stats=0\nignore_startup_parameters=extra_float_digits\n",
-		b.servers[0].port, port, users, 4*b.options.idle+100, 2*b.options.idle+50)
+		"pool_mode=%s\nmax_client_conn=%d\ndefault_pool_size=%d\nlog_connections=0\nlog_disconnections=0\nlog_stats=0\nignore_startup_parameters=extra_float_digits,hoopctl.principal,hoopctl.groups,search_path,client_min_messages\n%s",
+		b.servers[0].port, port, users, mode, clients, pool, more)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
-		return err
+		return nil, 0, err
 	}
-	p, err := b.start("pgbouncer", owner, syscall.SIGTERM, b.bouncer, conf)
-	if err != nil {
-		return err
-	}
-	b.servers = append(b.servers, &server{name: "pgbouncer", what: "session mode", proc: p, port: port, user: "postgres"})
-	return b.await(context.Background(), p, port)
+	p, err := b.start(name, owner, syscall.SIGTERM, b.bouncer, conf)
+	return p, port, err
 }
 
 // variants are the ways in which hoopctl is measured.
 var variants = []struct {
 	target, name, what, evidence, recording string
-	masked, bulkOnly                        bool
+	masked, bulkOnly, secure                bool
 }{
-	{"b-async", "hoopctl async", "policy; evidence at most 50 ms behind; no payload recorded", "async", "none", false, false},
-	{"b-strict", "hoopctl strict", "policy; nothing leaves before its evidence is on the disk; no payload recorded", "strict", "none", false, false},
-	{"b-async-rec", "hoopctl async, recorded", "async, and all payload recorded: compressed, encrypted", "async", "full", false, false},
-	{"b-strict-rec", "hoopctl strict, recorded", "strict, and all payload recorded: the default", "strict", "full", false, false},
-	{"b-async-mask", "hoopctl async, masked", "async, one column masked", "async", "none", true, true},
-	{"b-strict-rec-mask", "hoopctl strict, recorded, masked", "strict, recorded, one column masked", "strict", "full", true, true},
+	{"b-async", "hoopctl async", "policy; evidence at most 50 ms behind; no payload recorded", "async", "none", false, false, false},
+	{"b-strict", "hoopctl strict", "policy; nothing leaves before its evidence is on the disk; no payload recorded", "strict", "none", false, false, false},
+	{"b-async-rec", "hoopctl async, recorded", "async, and all payload recorded: compressed, encrypted", "async", "full", false, false, false},
+	{"b-strict-rec", "hoopctl strict, recorded", "strict, and all payload recorded: the default", "strict", "full", false, false, false},
+	{"b-async-mask", "hoopctl async, masked", "async, one column masked", "async", "none", true, true, false},
+	{"b-strict-rec-mask", "hoopctl strict, recorded, masked", "strict, recorded, one column masked", "strict", "full", true, true, false},
+	{"b-async-tls", "hoopctl async" + withTLS, "the same with TLS to client and target", "async", "none", false, false, true},
+	{"b-strict-rec-tls", "hoopctl strict, recorded" + withTLS, "the same with TLS to client and target", "strict", "full", false, false, true},
 }
 
 // startHouse runs `hoopctl dev` with targets of our own, and takes a secret of
 // the native endpoint for each.
-func (b *bench) startHouse(ctx context.Context) (err error) {
-	ready := b.path("ready.json")
-	dev := b.path("dev")
-	if b.house, err = b.start("hoopctl", "", syscall.SIGTERM, b.hoopctl, "dev", "--dir", dev, "--port", "0", "--pg-port", "0", "--pg-bin", b.bin, "--ready-file", ready); err != nil {
+func (b *bench) startHouse(ctx context.Context) error {
+	b.apiPort, b.nativePort = freePort(), freePort()
+	if err := b.startServer(ctx); err != nil {
 		return err
 	}
-	for !isFile(ready) {
-		if err := pause(ctx, b.house, b); err != nil {
-			return err
-		}
-	}
+	dev := b.path("dev")
 	if err := os.WriteFile(b.path("target.password"), []byte(rand.Text()), 0o600); err != nil {
 		return err
 	}
@@ -282,20 +358,75 @@ func (b *bench) startHouse(ctx context.Context) (err error) {
 		}
 	}
 	for _, v := range variants {
-		out, err := b.as(ctx, "", b.hoopctl, "secret", v.target, "--for", "1h", "-o", "json")
+		secret, err := b.secret(ctx, v.target)
 		if err != nil {
 			return err
 		}
-		var secret struct {
-			User, Password string
-			Port           int
-		}
-		if err := json.Unmarshal(out, &secret); err != nil {
-			return fmt.Errorf("hoopctl secret: %w", err)
-		}
-		b.servers = append(b.servers, &server{name: v.name, what: v.what, proc: b.house, port: secret.Port, user: secret.User, password: secret.Password, bulkOnly: v.bulkOnly, masked: v.masked})
+		b.servers = append(b.servers, &server{name: v.name, what: v.what, proc: b.house, port: secret.Port, user: secret.User, password: secret.Password,
+			bulkOnly: v.bulkOnly, masked: v.masked, secure: v.secure})
 	}
 	return nil
+}
+
+// startServer runs `hoopctl dev` until it is ready, on the ports and the folder
+// that it had before.
+func (b *bench) startServer(ctx context.Context) (err error) {
+	ready := b.path("ready.json")
+	if b.house, err = b.start("hoopctl", "", syscall.SIGTERM, b.hoopctl, "dev", "--dir", b.path("dev"), "--port", strconv.Itoa(b.apiPort), "--pg-port", strconv.Itoa(b.nativePort),
+		"--pg-bin", b.bin, "--ready-file", ready); err != nil {
+		return err
+	}
+	for !isFile(ready) {
+		if err := pause(ctx, b.house, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// secret is how a client logs in at the native endpoint.
+type secret struct {
+	User, Password string
+	Port           int
+}
+
+func (b *bench) secret(ctx context.Context, target string) (s secret, err error) {
+	out, err := b.as(ctx, "", b.hoopctl, "secret", target, "--for", "1h", "-o", "json")
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(out, &s); err != nil {
+		return s, fmt.Errorf("hoopctl secret: %w", err)
+	}
+	return s, nil
+}
+
+// gather makes the target of -many: strict, recorded, with TLS to the client,
+// and behind it a pgbouncer that gives PostgreSQL only what runs.
+func (b *bench) gather(ctx context.Context) error {
+	if b.many == 0 {
+		return nil
+	}
+	p, port, err := b.bouncerIn("bouncer-many", "transaction", b.many+200, 20, "")
+	if err != nil {
+		return err
+	}
+	if err := b.await(ctx, p, port, false); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("kind: Target\nmetadata: {name: b-many, labels: {suite: bench, masked: \"false\"}}\nspec: {protocol: postgres, address: %q, database: bench, tls: {mode: disable}, evidence: strict, recording: full, "+
+		"credentials: {username: postgres, passwordFrom: {file: %q}}}\n", address(port), b.path("target.password"))
+	if err := os.WriteFile(b.path("many.yaml"), []byte(text), 0o600); err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"dev", "login", "erin", "--dir", b.path("dev")}, {"apply", "-f", b.path("many.yaml")}, {"dev", "login", "alice", "--dir", b.path("dev")}} {
+		if _, err := b.as(ctx, "", append([]string{b.hoopctl}, args...)...); err != nil {
+			return err
+		}
+	}
+	s, err := b.secret(ctx, "b-many")
+	b.crowd = &server{name: "hoopctl strict, recorded, TLS to the client", proc: b.house, port: s.Port, user: s.User, password: s.Password, secure: true}
+	return err
 }
 
 // resources are the targets, a policy that lets engineers do everything on
@@ -304,9 +435,13 @@ func (b *bench) startHouse(ctx context.Context) (err error) {
 func (b *bench) resources() string {
 	var s strings.Builder
 	for _, v := range variants {
-		fmt.Fprintf(&s, "kind: Target\nmetadata: {name: %s, labels: {suite: bench, masked: %q}}\nspec: {protocol: postgres, address: %q, database: bench, tls: {mode: disable}, evidence: %s, recording: %s, "+
+		mode := "disable"
+		if v.secure {
+			mode = "require"
+		}
+		fmt.Fprintf(&s, "kind: Target\nmetadata: {name: %s, labels: {suite: bench, masked: %q}}\nspec: {protocol: postgres, address: %q, database: bench, tls: {mode: %s}, evidence: %s, recording: %s, "+
 			"credentials: {username: postgres, passwordFrom: {file: %q}}}\n---\n",
-			v.target, strconv.FormatBool(v.masked), address(b.servers[0].port), v.evidence, v.recording, b.path("target.password"))
+			v.target, strconv.FormatBool(v.masked), address(b.servers[0].port), mode, v.evidence, v.recording, b.path("target.password"))
 	}
 	s.WriteString(`kind: Classification
 metadata: {name: bench}
@@ -329,7 +464,7 @@ spec:
 
 // check makes sure that a way leads to the data, and shows of it what it must.
 func (b *bench) check(s *server) error {
-	c, err := dial(s.port, s.user, s.password, "bench", false)
+	c, err := dial(s.port, s.user, s.password, "bench", s.secure)
 	if err != nil {
 		return err
 	}
@@ -372,9 +507,9 @@ func (b *bench) as(ctx context.Context, user string, args ...string) ([]byte, er
 }
 
 // await waits until a server answers.
-func (b *bench) await(ctx context.Context, p *process, port int) error {
+func (b *bench) await(ctx context.Context, p *process, port int, secure bool) error {
 	for {
-		c, err := dial(port, "postgres", "", "postgres", false)
+		c, err := dial(port, "postgres", "", "postgres", secure)
 		if err == nil {
 			c.Close()
 			return nil
