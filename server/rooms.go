@@ -68,10 +68,10 @@ func (s *Server) current(_ context.Context, id string) (policy.Principal, error)
 }
 
 // mayAnswer says whether a person may answer one question of a request.
-func (s *Server) mayAnswer(_ context.Context, who policy.Principal, r *api.Request, c api.Cure) error {
+func (s *Server) mayAnswer(ctx context.Context, who policy.Principal, r *api.Request, c api.Cure) error {
 	set := s.resources.set()
 	ref, _, _ := set.Target(r.Spec.Target)
-	ok, why := set.MayAnswer(policy.Request{Principal: who, Action: policy.Approve, Target: ref, Owner: r.Spec.Principal, Object: r.Metadata.Name, ObjectKind: "request", Now: s.now()},
+	ok, why := set.MayAnswer(policy.Request{Principal: who, Action: policy.Approve, Target: ref, Owner: r.Spec.Principal, Object: r.Metadata.Name, ObjectKind: "request", Now: s.now(), SourceIP: approval.Source(ctx), Via: "api"},
 		r.Spec.Chain, policy.Cure{Rule: c.Rule, Group: c.Group, Quorum: c.Quorum})
 	if !ok {
 		return errors.New(why)

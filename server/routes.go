@@ -15,6 +15,7 @@ import (
 
 	"github.com/hoopctl/hoopctl/policy"
 	"github.com/hoopctl/hoopctl/server/api"
+	"github.com/hoopctl/hoopctl/server/approval"
 	"github.com/hoopctl/hoopctl/server/session"
 )
 
@@ -110,6 +111,7 @@ func (s *Server) serveRoute(r route) http.HandlerFunc {
 		}()
 		req.Body = http.MaxBytesReader(w, req.Body, maxBody)
 		c.source, _ = netip.ParseAddrPort(req.RemoteAddr)
+		c.Request = req.WithContext(approval.WithSource(req.Context(), c.source.Addr()))
 		if err := s.admitCall(r, c); err != nil {
 			s.fail(w, c, err)
 			return

@@ -24,6 +24,8 @@ const (
 	PathReplay        = "/v1/policy/replay"            // POST Replay → Replayed
 	PathLearn         = "/v1/policy/learn"             // POST Learn → Learned
 	PathFired         = "/v1/policy/fired"             // GET ?since=TIME → Fired
+	PathBudgets       = "/v1/policy/budgets"           // GET ?policy=NAME → List[BudgetUse]
+	PathObserved      = "/v1/policy/observed"          // GET ?target=NAME&since=TIME → Observed
 	PathEvents        = "/v1/evidence/events"          // GET ?… (EventQuery) → List[Event]
 	PathCheckpoint    = "/v1/evidence/checkpoint"      // GET → signed note, text/plain
 	PathEvidenceFiles = "/v1/evidence/files"           // GET → EvidenceFiles: names and sizes

@@ -2,12 +2,6 @@ package api
 
 import "time"
 
-// Calls about what policy decided, and what it counts.
-const (
-	PathBudgets  = "/v1/policy/budgets"  // GET ?policy=NAME → List[BudgetUse]
-	PathObserved = "/v1/policy/observed" // GET ?target=NAME&since=TIME → Observed
-)
-
 // Budget is what is left of a budget to one principal.
 type Budget struct {
 	Rule    string    `json:"rule"`

@@ -257,6 +257,7 @@ type Approval struct {
 	Reason      string    `json:"reason,omitempty"`
 	Time        time.Time `json:"time"`
 	Digest      string    `json:"digest"`
+	Source      string    `json:"source,omitempty"`      // address that it was given from
 	Certificate string    `json:"certificate,omitempty"` // PEM leaf whose key signed
 	AllRules    bool      `json:"allRules,omitempty"`    // signed for every rule that they may answer
 	Salt        []byte    `json:"salt,omitempty"`        // of the commitment to Reason

@@ -37,6 +37,7 @@ func (r *Room) Answer(ctx context.Context, who policy.Principal, cert *x509.Cert
 	}
 	next := rec.clone()
 	given := r.approval(who, cert, rec, cures, &a)
+	given.Source = sourceText(ctx)
 	next.Status.Answers = append(next.Status.Answers, given)
 	ticket, err := r.cfg.Evidence.Append(answering(rec, &given))
 	if err != nil {

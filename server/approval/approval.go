@@ -80,7 +80,8 @@ type Config struct {
 	Store    Store
 	Evidence Evidence
 	// MayAnswer says whether who may answer cure c of r: nil, or why not. The
-	// room has already refused services, and everyone in the chain.
+	// room has already refused services, and everyone in the chain. Source(ctx)
+	// is the place.
 	MayAnswer func(ctx context.Context, who policy.Principal, r *api.Request, c api.Cure) error
 	// Current is the principal with this ID as it is known now; its groups are
 	// asked again when an approval is used. An error means that it is no longer known.
@@ -549,9 +550,9 @@ func (r *Room) lostQuorum(ctx context.Context, rec *record) string {
 	for i, c := range rec.Spec.Cures {
 		count, lost := 0, ""
 		for _, id := range rec.By[i] {
-			who, err := r.cfg.Current(ctx, id)
+			who, from, err := r.answerer(ctx, rec, id)
 			if err == nil {
-				err = r.mayAnswer(ctx, who, rec, c)
+				err = r.mayAnswer(from, who, rec, c)
 			}
 			if err != nil {
 				lost = fmt.Sprintf("the answer of %s to rule %s no longer counts: %v", nameOf(rec, id), c.Rule, err)
