@@ -77,6 +77,10 @@ SOAK ?= 10m
 soak: build setup ## mixed load for SOAK (10m), kill -9 half-way: memory and files flat, no row unrecorded, evidence verifies
 	go run ./.ci/bench -hoopctl $(BIN) -soak $(SOAK)
 
+.PHONY: soak-evidence
+soak-evidence: ## 50 rounds of kill -9 under load, and a flip of every byte of the evidence
+	EVIDENCE_ROUNDS=50 EVIDENCE_FLIPS=all go test ./server/evidence -run 'T70_KillNine|T72_FlippedByte' -timeout 60m -v -count=1
+
 .PHONY: mask-report
 mask-report: ## precision and recall of the scanner, per entity
 	go test ./policy/mask -run TestMaskReport -v -count=1

@@ -223,9 +223,12 @@ func TestT70_KillNine(t *testing.T) {
 		return
 	}
 	h := newHouse(t)
-	rounds := 8
+	rounds := 6
 	if testing.Short() {
 		rounds = 2
+	}
+	if n, err := strconv.Atoi(os.Getenv("EVIDENCE_ROUNDS")); err == nil { // make soak-evidence
+		rounds = n
 	}
 	acked := map[string]bool{}
 	var key string
@@ -301,7 +304,7 @@ func killed(t *testing.T, h *house, round int) []string {
 // child records from many goroutines and says what is durable, until it is killed.
 func child(dir string) {
 	l, err := Open(Config{Dir: dir, Node: "node1", KeyFile: os.Getenv("EVIDENCE_KEY"), Recipients: []string{os.Getenv("EVIDENCE_TO")},
-		SegmentBytes: 64 << 10, Linger: time.Microsecond, Checkpoint: 20 * time.Millisecond})
+		SegmentBytes: 64 << 10, Linger: time.Microsecond, Checkpoint: 20 * time.Millisecond, Seal: 10 * time.Millisecond})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return
@@ -309,6 +312,22 @@ func child(dir string) {
 	round := os.Getenv("EVIDENCE_ROUND")
 	var mu sync.Mutex
 	var wg sync.WaitGroup
+	wg.Go(func() { // short sessions, whose recordings are sealed, their segments reduced, some of them shredded
+		for i := 0; ; i++ {
+			name := fmt.Sprintf("short-%s-%d", round, i)
+			l.Append(&api.Event{Kind: api.EventSessionOpen, Session: name})
+			rec, err := l.Record(name, RecordOptions{})
+			if err != nil {
+				return
+			}
+			rec.Frame('c', bytes.Repeat([]byte(name), 2000))
+			rec.Close()
+			l.Append(&api.Event{Kind: api.EventSessionClose, Session: name})
+			if i%10 == 9 && l.Shred(context.Background(), api.Event{Session: name}) != nil {
+				return
+			}
+		}
+	})
 	for w := range 8 {
 		wg.Go(func() {
 			name := fmt.Sprintf("s-%s-%d", round, w)
