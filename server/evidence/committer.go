@@ -114,9 +114,7 @@ func (l *Log) write(c *commit, now time.Time) error {
 	if err := l.writeLeaves(c, now); err != nil {
 		return err
 	}
-	other := make(chan error, 1)
-	go func() { other <- l.frames.syncIf(c.nFrames > 0) }()
-	err := errors.Join(l.leaves.syncIf(c.nLeaves > 0), <-other)
+	err := l.syncBoth(c)
 	for _, k := range c.keys {
 		err = errors.Join(err, <-k)
 	}
@@ -128,11 +126,17 @@ func (l *Log) write(c *commit, now time.Time) error {
 	return nil
 }
 
-func (w *writer) syncIf(needed bool) error {
-	if !needed {
-		return nil
+// syncBoth makes a batch durable; most hold leaves alone.
+func (l *Log) syncBoth(c *commit) error {
+	switch {
+	case c.nFrames == 0:
+		return l.leaves.sync()
+	case c.nLeaves == 0:
+		return l.frames.sync()
 	}
-	return w.sync()
+	other := make(chan error, 1)
+	go func() { other <- l.frames.sync() }()
+	return errors.Join(l.leaves.sync(), <-other)
 }
 
 func (l *Log) writeFrames(c *commit, now time.Time) error {

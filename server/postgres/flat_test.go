@@ -114,4 +114,3 @@ func TestRewritingAllocatesNothing(t *testing.T) {
 		}
 	}
 }
-

@@ -225,7 +225,7 @@ func (s *Session) Tags() []policy.Tag {
 	if s.observed() {
 		return nil
 	}
-	return s.cfg.Policy().Tags(s.cfg.Target)
+	return s.now().tags
 }
 
 // Wait implements Gate.
