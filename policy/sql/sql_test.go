@@ -408,6 +408,34 @@ func TestGateBounds(t *testing.T) {
 	}
 }
 
+// What only PostgreSQL 18 reads is refused, and the refusal says so; so is not
+// every mistake.
+func TestSyntaxOf18IsToldFromMistakes(t *testing.T) {
+	for text, says := range map[string]bool{
+		"CREATE TABLE t (a int, b int GENERATED ALWAYS AS (a * 2) VIRTUAL)":                               true,
+		"CREATE TABLE t (id int, at tstzrange, PRIMARY KEY (id, at WITHOUT OVERLAPS))":                    true,
+		"CREATE TABLE t (id int, at tstzrange, FOREIGN KEY (id, PERIOD at) REFERENCES u (id, PERIOD at))": true,
+		"ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0) NOT ENFORCED":                                       true,
+		"UPDATE t SET a = 1 RETURNING WITH (OLD AS o, NEW AS n) o.a, n.a":                                 true,
+		"VACUUM ONLY t": true,
+		"ALTER TABLE t ADD CONSTRAINT c NOT NULL a":   true,
+		"ALTER TABLE t ALTER CONSTRAINT c NO INHERIT": true,
+		"SELEC 1":                        false,
+		"SELECT 'virtual' FRM t":         false,
+		"SELECT FROM WHERE \"enforced\"": false,
+	} {
+		_, _, err := grammarForTest(t).read(text)
+		var e *SyntaxError
+		if !errors.As(err, &e) || strings.Contains(e.Message, "PostgreSQL 18") != says {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	// A column may be called so.
+	if _, _, err := grammarForTest(t).read("SELECT virtual, period, enforced FROM t"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSyntaxErrorPositionsAreCharacters(t *testing.T) {
 	for text, want := range map[string]int{"SELECT 'ä' FROM WHERE": 17, "SELECT 'ää": 8, "SELECT ä, $$": 11} {
 		_, _, err := grammarForTest(t).read(text)

@@ -139,6 +139,10 @@ func (w *worker) read(text string) (facts []*policy.Facts, tree []byte, err erro
 		return nil, nil, err
 	}
 	if tree, err = w.grammar.parse(text); err != nil {
+		var e *SyntaxError
+		if errors.As(err, &e) && seemsNewer(text) {
+			e.Message += newerHint
+		}
 		return nil, nil, err
 	}
 	parsed, err := decode(tree)

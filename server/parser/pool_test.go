@@ -215,7 +215,7 @@ func wide(piece string, n int) string {
 	return b.String()
 }
 
-func TestAStalledChildCostsOneStatement(t *testing.T) {
+func TestT38_AStalledChildCostsOneStatement(t *testing.T) {
 	p := newPool(t, Config{Command: fakeCommand(), Deadline: 20 * time.Millisecond})
 	var late *sql.TooComplex
 	if _, err := p.Facts(t.Context(), "mallory", "SELECT hang"); !errors.As(err, &late) || late.What != "time" {
@@ -235,7 +235,7 @@ func TestAStalledChildCostsOneStatement(t *testing.T) {
 	}
 }
 
-func TestAChildThatBreaksTheProtocolIsReplaced(t *testing.T) {
+func TestT38_AChildThatBreaksTheProtocolIsReplaced(t *testing.T) {
 	for _, text := range []string{"SELECT die", "SELECT garbage", "SELECT lying length", "SELECT unknown frame", "SELECT broken"} {
 		t.Run(text, func(t *testing.T) {
 			p := newPool(t, Config{Command: fakeCommand(), Workers: 1})
@@ -251,14 +251,14 @@ func TestAChildThatBreaksTheProtocolIsReplaced(t *testing.T) {
 }
 
 // A child may say what it likes: a DELETE is no read.
-func TestALyingChildIsNotBelieved(t *testing.T) {
+func TestT38_ALyingChildIsNotBelieved(t *testing.T) {
 	p := newPool(t, Config{Command: fakeCommand()})
 	if got := kinds(t, p, "alice", "DELETE FROM patients"); got != "SELECT/write" {
 		t.Error(got)
 	}
 }
 
-func TestWithoutAChildEverythingIsRefused(t *testing.T) {
+func TestT38_WithoutAChildEverythingIsRefused(t *testing.T) {
 	var log bytes.Buffer
 	var mu sync.Mutex
 	p, err := New(Config{Command: []string{os.Args[0], "__exit"}, Log: slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))})

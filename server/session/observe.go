@@ -21,6 +21,17 @@ const (
 // observed reports whether the target forwards what policy would refuse, now.
 func (s *Session) observed() bool { return s.cfg.Observed != nil && s.cfg.Observed() }
 
+// understood reports whether the grammar has read every statement of a batch:
+// what it has not is refused on an observed target, too.
+func understood(batch []policy.Statement) bool {
+	for i := range batch {
+		if batch[i].Class == "" {
+			return false
+		}
+	}
+	return true
+}
+
 // observe lets a batch run whatever policy says of it, and writes down what
 // that was: nothing is refused, held, cut, masked or counted.
 func (s *Session) observe(ctx context.Context, batch []policy.Statement) ([]Pass, error) {

@@ -275,7 +275,7 @@ func (s *Session) Check(ctx context.Context, batch []policy.Statement) error {
 	if r := s.cfg.Live(); r != nil {
 		return r
 	}
-	if s.observed() { // Admit writes down what would be refused
+	if s.observed() && understood(batch) { // Admit writes down what would be refused
 		return nil
 	}
 	set := s.cfg.Policy()
