@@ -132,6 +132,7 @@ type connectOptions struct {
 	format    string
 	client    bool
 	pgpass    bool
+	workload  string
 	readyFile string
 
 	detach     bool
@@ -159,6 +160,7 @@ its name in your pg_service.conf, with its password in your password file.`,
   hoopctl connect clinic --client
   hoopctl connect clinic -d --pgpass && psql service=clinic
   hoopctl connect clinic --for 30m --reason "INC-42" -o env
+  hoopctl connect clinic --workload k8s -p 5432         # a sidecar
   hoopctl connect clinic --socket ~/sockets --ready-file ready.json`,
 		Args:              takes(1, -1, "at least one target"),
 		ValidArgsFunction: a.completeTargets,
@@ -183,6 +185,7 @@ its name in your pg_service.conf, with its password in your password file.`,
 	f.StringVar(&o.listen, "listen", "", "listen on this HOST or HOST:PORT instead of 127.0.0.1")
 	f.BoolVar(&o.remote, "insecure-listen", false, "let --listen be an address that others can reach: what passes there is not encrypted")
 	f.BoolVar(&o.pgpass, "pgpass", false, "enter the target in your libpq password and service files as long as it is open")
+	f.StringVar(&o.workload, "workload", "", workloadUsage)
 	f.BoolVarP(&o.detach, "detach", "d", false, "go on in the background once it is open")
 	f.BoolVar(&o.background, "in-background", false, "")
 	cobra.CheckErr(f.MarkHidden("in-background"))
@@ -262,6 +265,11 @@ type opened struct {
 }
 
 func (a *app) connect(ctx context.Context, o connectOptions) error {
+	if !o.background { // else -d has logged in
+		if err := a.serviceLogin(ctx, o.workload); err != nil {
+			return err
+		}
+	}
 	cl, err := a.client()
 	if err != nil {
 		return err
@@ -465,16 +473,8 @@ func (a *app) serve(ctx context.Context, cl *client.Client, o connectOptions, al
 			return nil
 		})
 	}
-	g.Go(func() error {
-		// A login that ends does not end the forward: new connections are told to log in.
-		// Keep says once why the login ended, then waits for the next one.
-		for gctx.Err() == nil {
-			if err := cl.Keep(gctx); err != nil && gctx.Err() == nil {
-				report(a.err, a.format() == "json", err)
-			}
-		}
-		return nil
-	})
+	// A login that ends does not end the forward: new connections are told to log in.
+	g.Go(func() error { a.keepLogin(gctx, cl, o.workload); return nil })
 	if o.client {
 		g.Go(func() error {
 			defer cancel(errClientEnded)
@@ -667,46 +667,3 @@ func quoteDSN(s string) string {
 }
 
 func quoteShell(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-func newSecret(a *app) *cobra.Command {
-	var r api.SecretRequest
-	var duration time.Duration
-	cmd := &cobra.Command{
-		Use:   "secret TARGET",
-		Short: "A short-lived secret for the native endpoint, for unmodified drivers",
-		Long: `Make a secret for the server's native PostgreSQL endpoint and print the URL that
-an unmodified driver takes. It is shown once; the server keeps its verifier only.
-It lets new connections in until it expires; those that are open follow the grant.`,
-		Example:           "  hoopctl secret clinic --for 1h --connections 10",
-		Args:              takes(1, 1, "a target"),
-		ValidArgsFunction: a.completeTargets,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(a.format(), append([]string{"uri"}, oneFormats...)); err != nil {
-				return err
-			}
-			cl, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
-			r.Target, r.For = args[0], api.Duration(duration)
-			s, err := cl.Secret(cmd.Context(), r)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(a.err, "Valid for new connections until %s, under grant %s.\n", clock(a.now(), s.Expires), s.Grant)
-			if f := a.format(); f == "json" || f == "yaml" {
-				return printObject(a.out, f, s)
-			}
-			_, err = fmt.Fprintln(a.out, s.URL)
-			return err
-		},
-	}
-	f := cmd.Flags()
-	f.DurationVar(&duration, "for", 5*time.Minute, "how long it lets new connections in")
-	f.IntVar(&r.Connections, "connections", 0, "how many connections it is good for (0: any number)")
-	f.StringVar(&r.SourceCIDR, "source", "", "only from these addresses: 10.0.0.0/8")
-	f.StringVar(&r.Reason, "reason", "", "why; kept in the evidence")
-	f.StringVar(&r.Purpose, "purpose", "", "purpose of use, where a rule asks for one")
-	return cmd
-}

@@ -109,6 +109,9 @@ func (a *app) detach(ctx context.Context, o connectOptions, flags *pflag.FlagSet
 	} else if bg != nil {
 		return withHint(fmt.Errorf("%s is connected in the background already (process %d)", name, bg.PID), "hoopctl connect stop "+name)
 	}
+	if err := a.serviceLogin(ctx, o.workload); err != nil {
+		return err
+	}
 	if err := a.grantsFor(ctx, o); err != nil {
 		return err
 	}
