@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,26 @@ func (r recording) Frame(dir session.Direction, b []byte) (uint64, uint64, error
 func (r recording) Close() error {
 	_, err := r.Recording.Close()
 	return err
+}
+
+// evidence is how the log is opened.
+func (c *Config) evidence() evidence.Config {
+	var witnesses []evidence.WitnessConf
+	for _, w := range c.Evidence.Witnesses {
+		witnesses = append(witnesses, evidence.WitnessConf(w))
+	}
+	e := c.Evidence
+	return evidence.Config{Dir: e.Dir, Node: c.Name, KeyFile: filepath.Join(c.Keys, "log.key"), Spill: e.Spill, Recipients: e.Recipients,
+		Witnesses: witnesses, WitnessQuorum: e.WitnessQuorum, Now: c.Now, Logger: c.Log}
+}
+
+// RotateLogKey gives the evidence log of a server that is not running a new
+// signing key, and returns its verifier key; see [evidence.Rotate].
+func RotateLogKey(ctx context.Context, c Config) (string, error) {
+	if err := c.complete(); err != nil {
+		return "", err
+	}
+	return evidence.Rotate(ctx, c.evidence())
 }
 
 // serviceHead is how many rows of each result a service's recording keeps

@@ -120,13 +120,7 @@ func (s *Server) close() error {
 }
 
 func (s *Server) openEvidence() (err error) {
-	var witnesses []evidence.WitnessConf
-	for _, w := range s.cfg.Evidence.Witnesses {
-		witnesses = append(witnesses, evidence.WitnessConf(w))
-	}
-	s.evidence, err = evidence.Open(evidence.Config{Dir: s.cfg.Evidence.Dir, Node: s.cfg.Name, KeyFile: filepath.Join(s.cfg.Keys, "log.key"),
-		Spill: s.cfg.Evidence.Spill, Recipients: s.cfg.Evidence.Recipients, Witnesses: witnesses, WitnessQuorum: s.cfg.Evidence.WitnessQuorum, Now: s.now, Logger: s.log})
-	if err == nil {
+	if s.evidence, err = evidence.Open(s.cfg.evidence()); err == nil {
 		s.own(s.evidence)
 	}
 	return err

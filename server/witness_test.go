@@ -59,3 +59,38 @@ func TestWitnessedServer(t *testing.T) {
 		t.Errorf("%s, %d of %d leaves witnessed: %v", r.Status, r.Witnessed, r.Leaves, r.Problems)
 	}
 }
+
+// TestRotatedKey: a server whose log has a new key serves on, and who pinned the
+// old key at login verifies with it.
+func TestRotatedKey(t *testing.T) {
+	h := newHouse(t)
+	dave := h.as("dave")
+	pinned, err := dave.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.RotateLogKey(t.Context(), h.config()); err == nil {
+		t.Error("the key of a running server was changed")
+	}
+	if err := h.stop(); err != nil {
+		t.Fatal(err)
+	}
+	key, err := server.RotateLogKey(t.Context(), h.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	again, err := h.as("dave").State()
+	if err != nil || again.LogKey != key || key == pinned.LogKey {
+		t.Errorf("the server hands out %q, its key is %q: %v", again.LogKey, key, err)
+	}
+	if err := h.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []string{pinned.LogKey, key} {
+		r, err := evidence.Verify(t.Context(), evidence.Folder(h.config().Evidence.Dir), evidence.Options{LogKey: k})
+		if err != nil || r.Status != evidence.Intact {
+			t.Errorf("with %s: %v, %v", k, r, err)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hoopctl/hoopctl/server"
 	"github.com/hoopctl/hoopctl/server/evidence"
 )
 
@@ -140,6 +141,43 @@ login. Hand it to witnesses and to auditors, by other means than the server.`,
 		},
 	}
 	cmd.Flags().StringVar(&dir, "keys-dir", "", "on the server itself: read it from the server's folder of keys instead")
+	cmd.AddCommand(newAuditKeysRotate(a))
+	return cmd
+}
+
+func newAuditKeysRotate(a *app) *cobra.Command {
+	var config string
+	cmd := &cobra.Command{
+		Use:   "rotate --config FILE",
+		Short: "On the server, while it is stopped: give the log a new signing key",
+		Long: `Give the evidence log a new signing key, and print its verifier key. The change is a
+leaf of the log under the old key, so that whoever pinned the old one goes on
+with it, and what the old key signs from then on counts no more; it is deleted. Tell
+the witnesses the new key as well (hoopctl witness --log OLD --log NEW): until then
+they refuse the log's checkpoints. Do this once a year, and when the key may have
+been read by somebody.`,
+		Example: "  hoopctl audit keys rotate --config /etc/hoopctl/server.yaml > log.vkey",
+		Args:    takes(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if config == "" {
+				return usagef("--config is missing: the server's configuration")
+			}
+			c, err := a.serverConfig(cmd.Flags(), config)
+			if err != nil {
+				return err
+			}
+			key, err := server.RotateLogKey(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			if a.format() != "" {
+				return printObject(a.out, a.format(), map[string]string{"logKey": key})
+			}
+			_, err = fmt.Fprintln(a.out, key)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "the server's configuration: server.yaml")
 	return cmd
 }
 

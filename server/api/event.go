@@ -30,6 +30,7 @@ const (
 	EventArchived     = "archived" // frames of a recording were sealed as an age file
 	EventShredded     = "shredded" // a recording was destroyed; says who asked for it and why
 	EventRefused      = "refused"  // a connection or call was refused before a session began
+	EventKey          = "key"      // the log's signing key was changed; under the old one
 	EventWitness      = "witness"  // a witness refused a checkpoint: it contradicts what it saw before
 )
 

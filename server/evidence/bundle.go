@@ -116,6 +116,9 @@ func (b *bundler) write(w io.Writer) error {
 	if err := b.prove(); err != nil {
 		return err
 	}
+	if err := b.readRotations(); err != nil {
+		return err
+	}
 	if b.o.Recordings {
 		defer b.dropSpool()
 		if err := b.readRecordings(); err != nil {
@@ -125,8 +128,26 @@ func (b *bundler) write(w io.Writer) error {
 	return b.pack(w)
 }
 
+// readRotations takes the changes of the log's key.
+func (b *bundler) readRotations() error {
+	for n := 1; ; n++ {
+		content, err := readFile(b.ctx, b.src, rotationPath(n), maxRotation)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		b.files[rotationPath(n)] = content
+	}
+}
+
 // readHeads reads the cosigned checkpoint and then the newest one.
 func (b *bundler) readHeads() error {
+	keys, err := readRing(b.ctx, b.src, b.o.LogKey)
+	if err != nil {
+		return err
+	}
 	for _, h := range []struct {
 		name string
 		into *Checkpoint
@@ -138,7 +159,9 @@ func (b *bundler) readHeads() error {
 		if err != nil {
 			return err
 		}
-		if *h.into, err = ParseCheckpoint(signed, b.o.LogKey); err != nil {
+		if *h.into, err = keys.parse(signed); err != nil && h.into == &b.cosigned && keys.old(signed) {
+			continue
+		} else if err != nil {
 			return fmt.Errorf("%s: %w", h.name, err)
 		}
 	}

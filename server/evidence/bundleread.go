@@ -38,7 +38,7 @@ var _ Source = (*Bundle)(nil)
 
 // bundlePath is every name that a bundle may hold.
 var bundlePath = regexp.MustCompile(`^(README\.txt|manifest\.json|policy\.txt|checkpoints/(checkpoint|cosigned)|consistency/[0-9]{1,19}-[0-9]{1,19}\.txt|` +
-	`keys/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.key|proofs/[0-9]{10,19}\.tlog-proof|records/[0-9]{10,19}\.json|sealed/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.[1-9][0-9]{0,18}\.age|recordings/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.frames)$`)
+	`keys/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.key|proofs/[0-9]{10,19}\.tlog-proof|records/[0-9]{10,19}\.json|rotation/[0-9]{8}\.proof|sealed/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.[1-9][0-9]{0,18}\.age|recordings/[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.frames)$`)
 
 // What a small file of a bundle may have; recordings are read as they come.
 const (
@@ -215,7 +215,7 @@ func VerifyBundle(ctx context.Context, at io.ReaderAt, size int64, o Options) (*
 	if err != nil {
 		return nil, fmt.Errorf("verify the bundle: %w", err)
 	}
-	v := &bundleVerifier{bundle: b, verifier: &verifier{ctx: ctx, src: b, o: o, report: r, files: map[string]int64{}}}
+	v := &bundleVerifier{bundle: b, verifier: &verifier{ctx: ctx, src: b, o: o, report: r, files: map[string]int64{}, ring: single(o.LogKey)}}
 	v.leaves = newLeafChecker(r, o)
 	v.leaves.partial = true
 	if err := v.run(); err != nil {
@@ -240,7 +240,7 @@ func (v *bundleVerifier) tampered(file, format string, a ...any) {
 }
 
 func (v *bundleVerifier) run() error {
-	for _, step := range []func() error{v.checkBytes, v.checkFiles, v.checkHeads, v.checkRecords, v.checkRecordings} {
+	for _, step := range []func() error{v.checkBytes, v.checkFiles, v.readRing, v.checkHeads, v.checkRecords, v.checkRecordings} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -344,7 +344,11 @@ func (v *bundleVerifier) checkHeads() error {
 		}
 		var cp Checkpoint
 		if err == nil {
-			cp, err = ParseCheckpoint(signed, v.o.LogKey)
+			cp, err = v.ring.parse(signed)
+		}
+		if err != nil && name == "checkpoints/cosigned" && v.ring.old(signed) {
+			v.report.Unknown = append(v.report.Unknown, "what the cosignatures are worth: the log signed that checkpoint with a key that was retired before the one that you trust")
+			continue
 		}
 		if err != nil {
 			v.tampered(name, "%v", err)
@@ -371,7 +375,7 @@ func (v *bundleVerifier) checkHeads() error {
 // checkSeen compares a head with what this machine remembers of the log.
 func (v *bundleVerifier) checkSeen(name string, cp Checkpoint) {
 	for _, signed := range v.o.Seen {
-		seen, err := ParseCheckpoint(signed, v.o.LogKey)
+		seen, err := v.ring.parse(signed)
 		if err == nil && seen.Size == cp.Size && seen.Root != cp.Root {
 			v.tampered(name, "an earlier look saw another tree of %d leaves: there are two logs", cp.Size)
 		}
@@ -449,7 +453,7 @@ func (v *bundleVerifier) checkRecord(index uint64, first, last bool) error {
 		v.report.add(Problem{Status: Incomplete, File: name, Index: &index, What: "it has no proof"})
 		return nil
 	}
-	cp, err := CheckProof(&Proof{Index: index, Leaf: leaf, Text: proof}, v.o.LogKey)
+	cp, err := checkProof(&Proof{Index: index, Leaf: leaf, Text: proof}, v.ring)
 	if err == nil && !slices.ContainsFunc(v.heads, func(h Checkpoint) bool { return bytes.Equal(h.Note, cp.Note) && cp.Size == v.bundle.manifest.Head }) {
 		err = errors.New("its proof is for another checkpoint than the bundle's")
 	}

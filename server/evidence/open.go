@@ -98,6 +98,9 @@ func (l *Log) start() error {
 	if err := removeTemporary(l.cfg.Dir); err != nil {
 		return err
 	}
+	if err := l.settleRotation(); err != nil {
+		return fmt.Errorf("a change of the log's key: %w", err)
+	}
 	signer, key, err := loadKey(l.cfg.KeyFile, Origin(l.cfg.Node))
 	if err != nil {
 		return err
@@ -113,7 +116,11 @@ func (l *Log) start() error {
 // recover reads both streams' ends and decides what must be cut. It changes
 // nothing on the disk.
 func (l *Log) recover() (leaves, frames *recovered, err error) {
-	cp, err := readCheckpoint(l.cfg.Dir, l.key)
+	keys, err := l.keys()
+	if err != nil {
+		return nil, nil, err
+	}
+	cp, err := readCheckpoint(l.cfg.Dir, keys)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -126,7 +133,7 @@ func (l *Log) recover() (leaves, frames *recovered, err error) {
 	if err = leaves.undoLast(l.path("log"), frames.next); err != nil {
 		return nil, nil, err
 	}
-	if err = l.checkCosigned(cp, leaves.next); err != nil {
+	if err = l.checkCosigned(keys, cp, leaves.next); err != nil {
 		return nil, nil, err
 	}
 	l.behind = newFollower(l.cfg.Dir, Origin(l.cfg.Node), l.signer, l.spareLeaves, l.cfg.Logger)

@@ -43,6 +43,10 @@ func Prove(ctx context.Context, src Source, logKey string, index uint64) (*Proof
 // headFor is the checkpoint to prove something from: the cosigned one if it
 // covers that many leaves, else the newest.
 func headFor(ctx context.Context, src Source, logKey string, leaves uint64) (Checkpoint, error) {
+	keys, err := readRing(ctx, src, logKey)
+	if err != nil {
+		return Checkpoint{}, err
+	}
 	for _, name := range []string{cosignedPath, "checkpoint"} {
 		signed, err := readFile(ctx, src, name, 1<<20)
 		if errors.Is(err, fs.ErrNotExist) && name == cosignedPath {
@@ -51,7 +55,10 @@ func headFor(ctx context.Context, src Source, logKey string, leaves uint64) (Che
 		if err != nil {
 			return Checkpoint{}, err
 		}
-		cp, err := ParseCheckpoint(signed, logKey)
+		cp, err := keys.parse(signed)
+		if err != nil && name == cosignedPath && keys.old(signed) {
+			continue
+		}
 		if err != nil {
 			return Checkpoint{}, fmt.Errorf("%s: %w", name, err)
 		}
@@ -84,6 +91,10 @@ func prove(ctx context.Context, src Source, cp Checkpoint, index uint64) (*Proof
 // CheckProof checks that a leaf lies at the place that its proof says, in a log
 // with that key. It returns the checkpoint that the proof is for.
 func CheckProof(p *Proof, logKey string) (Checkpoint, error) {
+	return checkProof(p, single(logKey))
+}
+
+func checkProof(p *Proof, keys ring) (Checkpoint, error) {
 	head, note, ok := bytes.Cut(p.Text, []byte("\n\n"))
 	lines := strings.Split(string(head), "\n")
 	if !ok || len(lines) < 2 || len(lines) > 66 || lines[0] != proofHeader {
@@ -96,13 +107,13 @@ func CheckProof(p *Proof, logKey string) (Checkpoint, error) {
 	}
 	var path tlog.RecordProof
 	for _, l := range lines[2:] {
-		h, err := base64.StdEncoding.DecodeString(l)
+		h, err := base64.StdEncoding.Strict().DecodeString(l)
 		if err != nil || len(h) != tlog.HashSize {
 			return Checkpoint{}, fmt.Errorf("the proof holds %q where a hash belongs", l)
 		}
 		path = append(path, tlog.Hash(h))
 	}
-	cp, err := ParseCheckpoint(note, logKey)
+	cp, err := keys.parse(note)
 	if err != nil {
 		return Checkpoint{}, err
 	}

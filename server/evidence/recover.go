@@ -400,7 +400,7 @@ func (f *follower) replay(cp Checkpoint, headers []segmentHeader, start, size ui
 }
 
 // readCheckpoint reads the log's own last checkpoint; none is not an error.
-func readCheckpoint(dir, key string) (Checkpoint, error) {
+func readCheckpoint(dir string, keys ring) (Checkpoint, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "checkpoint"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Checkpoint{}, nil
@@ -408,7 +408,7 @@ func readCheckpoint(dir, key string) (Checkpoint, error) {
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	cp, err := ParseCheckpoint(b, key)
+	cp, err := keys.parse(b)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("%w: %w", ErrTampered, err)
 	}

@@ -201,6 +201,8 @@ func published(name string) bool {
 	switch top {
 	case "checkpoint", cosignedPath, timeline.dir(), payload.dir(), "tile":
 		return true
+	case "rotation":
+		return rotationName.MatchString(name)
 	case "sealed":
 		_, _, ok := parseSealedPath(name)
 		return ok

@@ -209,8 +209,27 @@ func ParseCheckpoint(signed []byte, logKey string) (Checkpoint, error) {
 	if c.Origin != v.Name() {
 		return Checkpoint{}, fmt.Errorf("the checkpoint is of log %q, its key of %q", c.Origin, v.Name())
 	}
+	if err := strictSignatures(signed); err != nil {
+		return Checkpoint{}, err
+	}
 	c.Note = bytes.Clone(signed)
 	return c, nil
+}
+
+// strictSignatures refuses signatures in other base64 than a signer writes:
+// decoders ignore its last bits, and no bit of a checkpoint is to be free.
+func strictSignatures(signed []byte) error {
+	for line := range strings.Lines(string(signed)) {
+		rest, ok := strings.CutPrefix(line, "— ")
+		if !ok {
+			continue
+		}
+		_, sig, _ := strings.Cut(strings.TrimSuffix(rest, "\n"), " ")
+		if _, err := base64.StdEncoding.Strict().DecodeString(sig); err != nil {
+			return errors.New("a signature on the checkpoint is not written as signers write it")
+		}
+	}
+	return nil
 }
 
 func parseCheckpointText(text string) (c Checkpoint, err error) {

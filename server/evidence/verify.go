@@ -155,7 +155,7 @@ func Verify(ctx context.Context, src Source, o Options) (*Report, error) {
 	if o.Policy != nil && len(o.Policy.Logs) > 0 && !slices.Contains(o.Policy.Logs, o.LogKey) {
 		return nil, errors.New("verify the evidence: the policy does not name this log's key")
 	}
-	v := &verifier{ctx: ctx, src: src, o: o, report: &Report{}, files: map[string]int64{}}
+	v := &verifier{ctx: ctx, src: src, o: o, report: &Report{}, files: map[string]int64{}, ring: single(o.LogKey)}
 	if err := v.run(); err != nil {
 		return nil, fmt.Errorf("verify the evidence: %w", err)
 	}
@@ -169,6 +169,7 @@ type verifier struct {
 	report *Report
 	files  map[string]int64 // path to size
 
+	ring     ring // the log's keys, from the trusted one on
 	cp       Checkpoint
 	signed   bool         // cp is valid
 	marks    []rootMark   // sizes at which the root is known, ascending
@@ -221,6 +222,9 @@ func (v *verifier) run() error {
 
 // readHeads reads the checkpoint, and those remembered.
 func (v *verifier) readHeads() error {
+	if err := v.readRing(); err != nil {
+		return err
+	}
 	if err := v.readCosigned(); err != nil {
 		return err
 	}
@@ -231,7 +235,7 @@ func (v *verifier) readHeads() error {
 	case err != nil:
 		return err
 	default:
-		v.cp, err = ParseCheckpoint(note, v.o.LogKey)
+		v.cp, err = v.ring.parse(note)
 		if err != nil {
 			v.report.add(Problem{Status: Tampered, File: "checkpoint", What: err.Error()})
 			break
@@ -246,7 +250,7 @@ func (v *verifier) readHeads() error {
 		}
 	}
 	for _, note := range v.o.Seen {
-		cp, err := ParseCheckpoint(note, v.o.LogKey)
+		cp, err := v.ring.parse(note)
 		if err != nil {
 			return fmt.Errorf("a remembered checkpoint: %w", err)
 		}
@@ -260,6 +264,23 @@ func (v *verifier) readHeads() error {
 	return v.consult()
 }
 
+// readRing follows changes of the log's key from the trusted one.
+func (v *verifier) readRing() error {
+	r, err := readRing(v.ctx, v.src, v.o.LogKey)
+	if err != nil && !errors.Is(err, ErrTampered) {
+		return err
+	}
+	if err != nil {
+		v.report.add(Problem{Status: Tampered, What: err.Error()})
+	}
+	v.ring = r
+	v.marks = append(v.marks, r.marks...)
+	if n := len(r.epochs) - 1; n > 0 {
+		v.report.Proved = append(v.report.Proved, "the log's key was changed "+counted(n, "time", "times")+" since the one that you trust, each time under the key before")
+	}
+	return nil
+}
+
 // sort books the files and names those that do not belong.
 func (v *verifier) sort(list []api.EvidenceFile) {
 	var strange []string
@@ -271,7 +292,7 @@ func (v *verifier) sort(list []api.EvidenceFile) {
 	}
 	slices.Sort(strange)
 	for _, s := range strange {
-		if top := path.Dir(s); top == "log" || top == "frames" || top == "sealed" || strings.HasPrefix(s, "tile/") {
+		if top := path.Dir(s); top == "log" || top == "frames" || top == "sealed" || top == "rotation" || strings.HasPrefix(s, "tile/") {
 			v.report.add(Problem{Status: Tampered, File: s, What: "does not belong here"})
 		} else {
 			v.report.Unknown = append(v.report.Unknown, s+" is no part of the evidence")
@@ -291,6 +312,9 @@ func expected(name string) bool {
 	case "log", "frames":
 		n, err := strconv.ParseUint(strings.TrimSuffix(rest, ".log"), 10, 64)
 		return err == nil && segmentName(n) == rest
+	}
+	if top == "rotation" {
+		return rotationName.MatchString(name)
 	}
 	if top == "sealed" {
 		_, _, ok := parseSealedPath(name)

@@ -282,7 +282,7 @@ func (l *Log) lastCosign() {
 }
 
 // checkCosigned refuses a log that is shorter than what witnesses cosigned.
-func (l *Log) checkCosigned(signed Checkpoint, leaves uint64) error {
+func (l *Log) checkCosigned(keys ring, signed Checkpoint, leaves uint64) error {
 	b, err := os.ReadFile(l.path(cosignedPath))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -290,7 +290,7 @@ func (l *Log) checkCosigned(signed Checkpoint, leaves uint64) error {
 	if err != nil {
 		return err
 	}
-	cp, err := ParseCheckpoint(b, l.key)
+	cp, err := keys.parse(b)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrTampered, cosignedPath, err)
 	}
