@@ -10,6 +10,8 @@
 //	tile/…                the RFC 6962 tree over the leaves, as C2SP tlog-tiles
 //	checkpoint            the tree's head, signed (C2SP checkpoint, signed note)
 //	keys/SESSION.key      a session's identity, wrapped to the auditors' recipients
+//	sealed/…              recordings that are over, as age files of zstd frames
+//	rotation/…            changes of the log's key
 //	index.db              the search index; derived, may be deleted at any time
 //	evidence.lock         held by the server that writes
 //
