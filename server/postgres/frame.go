@@ -10,8 +10,9 @@ import (
 
 const (
 	// smallBuffer is what an idle session keeps for each side, largeBuffer what
-	// one side borrows while data flows.
-	smallBuffer = 4 << 10
+	// one side borrows while data flows. Most statements and their answers are
+	// shorter than the former, of which there are two a session.
+	smallBuffer = 2 << 10
 	largeBuffer = 64 << 10
 	// maxFrame is the longest message that is believed to come: PostgreSQL's
 	// own limit (PQ_LARGE_MESSAGE_LIMIT). Longer lengths are lies.
@@ -20,6 +21,8 @@ const (
 	// understood as a whole: statements with their parameters, and rows of
 	// which a column must be rewritten. Everything longer is streamed or refused.
 	maxHeld = 16 << 20
+	// maxNamed bounds messages that hold no more than a name or two.
+	maxNamed = 4 << 10
 	// maxTold bounds what is not data: errors, notices, descriptions.
 	maxTold = 1 << 20
 	// headerSize is the type byte and the length.

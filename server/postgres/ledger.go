@@ -36,7 +36,7 @@ type ledger struct {
 }
 
 func newLedger() *ledger {
-	l := &ledger{ring: make([]expect, 8), status: 'I', statements: map[string]*slot[prepared]{}, portals: map[string]*slot[portal]{}}
+	l := &ledger{ring: make([]expect, 4), status: 'I', statements: map[string]*slot[prepared]{}, portals: map[string]*slot[portal]{}}
 	l.cond = sync.NewCond(&l.mu)
 	return l
 }

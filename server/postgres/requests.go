@@ -108,7 +108,7 @@ func (q *requests) known(kind byte, size int) error {
 	case 'Q', 'P', 'B', 'F', 'd':
 		limit = maxFrame + 1
 	case 'D', 'E', 'C', 'f':
-		limit = smallBuffer
+		limit = maxNamed
 	case 'S', 'H', 'X', 'c':
 		limit = headerSize
 	default:
