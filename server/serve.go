@@ -153,13 +153,19 @@ func (s *Server) openSession(ctx context.Context, p peer, hello session.Hello, t
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg := session.Config{Name: name, Principal: p.principal, Login: p.login, Target: t.ref, Grant: p.grant.Metadata.Name, Purpose: p.grant.Spec.Purpose,
+	cfg := session.Config{Name: name, Principal: p.principal, Login: p.login, Target: t.ref, Grant: p.grant.Metadata.Name, Purpose: p.grant.Spec.Purpose, Ticket: p.grant.Spec.Ticket,
 		Source: p.source, Via: p.via, Database: database(hello, t), App: hello.Application,
 		Policy: func() session.Decider { return s.resources.set() }, Approver: asker{s}, Evidence: s.evidence, Head: head, Masks: s.masks,
 		Budgets: s.budgets, Observed: func() bool { return s.observed(t.ref.Name) },
 		Live:   func() *session.Refusal { return s.liveness(p.principal, p.grant.Metadata.Name) },
 		Strict: t.spec.Evidence != "async", NoWait: noWait(p, hello, s.resources.service(p.principal)), Resume: hello.Settings["hoopctl.resume"],
 		HoldInTransaction: t.info.HoldInTransaction, HoldMax: t.info.HoldMax, Now: s.now}
+	if svc := s.resources.service(p.principal); p.principal.Kind == policy.Service {
+		cfg.RefuseMasks = svc == nil || !svc.AcceptsMasked
+		if svc != nil && svc.Hold != nil {
+			cfg.HoldMax, cfg.HoldInTransaction = min(cfg.HoldMax, time.Duration(*svc.Hold)), min(cfg.HoldInTransaction, time.Duration(*svc.Hold))
+		}
+	}
 	var release func() error
 	if rec != nil {
 		cfg.Recording, release = rec, rec.Close

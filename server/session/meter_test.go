@@ -193,3 +193,33 @@ func TestABudgetThatCannotBeCountedRefuses(t *testing.T) {
 	_, err = s.Admit(context.Background(), []policy.Statement{statement("SELECT", policy.Read)}, nil)
 	refused(t, err)
 }
+
+// A service that does not say that it works with masked values gets none: it
+// would write them back, or bill by them.
+func TestAServiceIsGivenNoMasksUnlessItTakesThem(t *testing.T) {
+	ssn := policy.ColumnRef{Schema: "public", Table: "patients", Column: "ssn"}
+	h := &house{decide: allow, tags: []policy.Tag{{Column: ssn, Tag: "phi", Mask: "last4"}}}
+	s := open(t, h)
+	s.cfg.RefuseMasks = true
+	column := []Column{{Name: "ssn", Sources: []policy.ColumnRef{ssn}, Bare: true, Proven: true}}
+	r := refused(t, second(admitOne(t, s).Plan(column)))
+	if r.Code != CodePolicy || !strings.Contains(r.Hint, "acceptsMasked") || len(r.Rules) == 0 {
+		t.Errorf("%+v", r)
+	}
+	s.cfg.RefuseMasks = false
+	if plan, err := admitOne(t, s).Plan(column); err != nil || plan.Columns[0].Method != "last4" {
+		t.Errorf("%+v, %v", plan, err)
+	}
+}
+
+// Rules that want a ticket or purpose look at those of the grant.
+func TestStatementsAreDecidedWithTheGrantsTicket(t *testing.T) {
+	var asked policy.Request
+	h := &house{decide: func(r policy.Request) policy.Verdict { asked = r; return allow(r) }}
+	s := open(t, h)
+	s.cfg.Ticket, s.cfg.Purpose = "CHG-7", "TREAT"
+	admitOne(t, s)
+	if asked.Ticket != "CHG-7" || asked.Purpose != "TREAT" {
+		t.Errorf("decided with %+v", asked)
+	}
+}

@@ -42,6 +42,9 @@ func (p *pass) Plan(columns []Column) (Plan, error) {
 	}
 	for i := range columns {
 		c, err := p.planColumn(set, tags, &columns[i])
+		if err == nil && c.Rewrite != nil && p.s.cfg.RefuseMasks {
+			err = unwanted(columns[i].Name, &c)
+		}
 		if err == nil && c.Rewrite == nil {
 			err = p.scan(&c, entities, &columns[i])
 		}
@@ -52,6 +55,12 @@ func (p *pass) Plan(columns []Column) (Plan, error) {
 		plan.Clear = plan.Clear && c.Rewrite == nil
 	}
 	return plan, nil
+}
+
+// unwanted refuses a result to a service that would take masks for values.
+func unwanted(name string, c *ColumnPlan) error {
+	return &Refusal{Code: CodePolicy, Rules: []string{c.Rule}, Message: fmt.Sprintf("column %q is hidden from this service (tag %s), and it does not take masked values", name, c.Tag),
+		Hint: "leave the column out; or whoever owns the service gives it a Clearance, or says acceptsMasked: true in its Service resource"}
 }
 
 // planColumn hides a column unless everything that it may derive from may be

@@ -95,6 +95,7 @@ type Config struct {
 	Target    policy.TargetRef
 	Grant     string
 	Purpose   string
+	Ticket    string
 	Source    netip.AddrPort
 	Via       string // forward | native
 	Database  string
@@ -107,6 +108,9 @@ type Config struct {
 	Head      int64     // record so many rows of each result; 0 is all
 	Masks     Masks
 	Budgets   Budgets // nil refuses what is under a budget
+	// RefuseMasks says that the principal must not be given masked values: it
+	// would take them for real ones.
+	RefuseMasks bool
 	// Observed reports whether the target is only observed at this moment; nil
 	// is never.
 	Observed func() bool
@@ -436,7 +440,7 @@ func (s *Session) decide(set Decider, st *policy.Statement, approvals []string, 
 }
 
 func (s *Session) request(a policy.Action) policy.Request {
-	return policy.Request{Principal: s.cfg.Principal, Action: a, Target: s.cfg.Target, Purpose: s.cfg.Purpose,
+	return policy.Request{Principal: s.cfg.Principal, Action: a, Target: s.cfg.Target, Purpose: s.cfg.Purpose, Ticket: s.cfg.Ticket,
 		Now: s.cfg.Now(), SourceIP: s.cfg.Source.Addr(), Via: s.cfg.Via}
 }
 
