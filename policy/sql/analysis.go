@@ -38,7 +38,8 @@ type analysis struct {
 	visits   int
 	returns  rows // what the statement yields
 
-	arguments []Constant // of EXECUTE
+	arguments  []Constant // of EXECUTE
+	settingRow string     // the setting whose row of pg_settings is all that is being read
 }
 
 // relationName is a relation as the catalogue, or else the search for it, names it.

@@ -70,7 +70,10 @@ func (a *analysis) plain(s *pg.SelectStmt, sc *scope, with *ctes) rows {
 		w := n.GetWindowDef()
 		sc.windows[w.GetName()] = a.window(sc, with, w)
 	}
+	outer := a.settingRow
+	a.settingRow = oneSetting(s)
 	out := a.targets(s.GetTargetList(), sc, with)
+	a.settingRow = outer
 	for _, g := range s.GetGroupClause() {
 		a.sortKey(g, sc, with, out)
 	}

@@ -115,14 +115,48 @@ func (a *analysis) setConfig(args []*pg.Node) {
 		a.once(&a.facts.Configures, "?")
 		return
 	}
-	name, ok1 := args[0].GetAConst().GetVal().(*pg.A_Const_Sval)
-	value, ok2 := args[1].GetAConst().GetVal().(*pg.A_Const_Sval)
-	if !ok1 {
+	name, ok := stringOf(args[0])
+	if !ok && a.settingRow != "" && isSettingName(args[0]) {
+		name, ok = a.settingRow, true
+	}
+	if !ok {
 		a.once(&a.facts.Configures, "?")
 		return
 	}
-	a.once(&a.facts.Configures, strings.ToLower(name.Sval.GetSval()))
-	if ok2 {
-		a.facts.Setting, a.facts.SettingValue = strings.ToLower(name.Sval.GetSval()), value.Sval.GetSval()
+	name = strings.ToLower(name)
+	a.once(&a.facts.Configures, name)
+	if value, ok := stringOf(args[1]); ok {
+		a.facts.Setting, a.facts.SettingValue = name, value
 	}
+}
+
+// oneSetting is the name of the setting whose row is all that a SELECT reads:
+// FROM pg_settings WHERE name = '…'. pg_dump sets what older servers do not know
+// in this way.
+func oneSetting(s *pg.SelectStmt) string {
+	if len(s.GetFromClause()) != 1 {
+		return ""
+	}
+	from, where := s.GetFromClause()[0].GetRangeVar(), s.GetWhereClause().GetAExpr()
+	if from.GetRelname() != "pg_settings" || from.GetSchemaname() != "" && from.GetSchemaname() != "pg_catalog" ||
+		where.GetKind() != pg.A_Expr_Kind_AEXPR_OP || lastName(where.GetName()) != "=" || !isSettingName(where.GetLexpr()) {
+		return ""
+	}
+	name, _ := stringOf(where.GetRexpr())
+	return name
+}
+
+// isSettingName tells whether a node is the column name, which is pg_settings's
+// where nothing else is read.
+func isSettingName(n *pg.Node) bool {
+	fields := n.GetColumnRef().GetFields()
+	return len(fields) == 1 && lastName(fields) == "name"
+}
+
+func stringOf(n *pg.Node) (string, bool) {
+	v, ok := n.GetAConst().GetVal().(*pg.A_Const_Sval)
+	if !ok {
+		return "", false
+	}
+	return v.Sval.GetSval(), true
 }

@@ -145,3 +145,13 @@ SELECT pg_advisory_unlock_all();
 --> SELECT read; calls pg_advisory_unlock_all
 SELECT pg_cancel_backend(1), pg_terminate_backend(1);
 --> SELECT admin; calls pg_cancel_backend pg_terminate_backend; literal
+SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind';
+--> SELECT admin; tables pg_settings; reads pg_catalog.pg_settings.name; tests pg_catalog.pg_settings.name; calls set_config; literal; setting restrict_nonsystem_relation_kind; value view, foreign-table
+SELECT set_config(name, 'x', false) FROM pg_settings WHERE name LIKE 'work%';
+--> SELECT admin; tables pg_settings; reads pg_catalog.pg_settings.name; tests pg_catalog.pg_settings.name; calls set_config; literal
+SELECT set_config(name, 'x', false) FROM pg_settings, people WHERE name = 'work_mem';
+--> SELECT admin; tables pg_settings people; reads pg_catalog.pg_settings.name people.name; tests pg_catalog.pg_settings.name people.name; calls set_config; literal
+SELECT set_config(setting, 'x', false) FROM pg_settings WHERE name = 'work_mem';
+--> SELECT admin; tables pg_settings; reads pg_catalog.pg_settings.name pg_catalog.pg_settings.setting; tests pg_catalog.pg_settings.name; calls set_config; literal
+SELECT (SELECT set_config(name, 'x', false) FROM people LIMIT 1) FROM pg_settings WHERE name = 'work_mem';
+--> SELECT admin; tables pg_settings people; reads pg_catalog.pg_settings.name people.name; tests pg_catalog.pg_settings.name; calls set_config; literal
