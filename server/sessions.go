@@ -174,7 +174,7 @@ func openedSession(e *api.Event) *api.Session {
 
 func closeSession(p *api.Session, e *api.Event) {
 	p.Status = api.SessionStatus{Phase: "closed", Closed: e.Time, Reason: e.Reason, Rows: e.Rows, Bytes: e.Bytes,
-		Statements: number(e.Attrs["statements"]), Masked: number(e.Attrs["maskedCells"])}
+		Statements: number(e.Attrs["statements"]), Masked: number(e.Attrs["maskedCells"]), MaskedColumns: e.Masked}
 	if e.Status == "crashed" {
 		p.Status.Phase = "crashed"
 	}

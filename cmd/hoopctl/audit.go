@@ -124,7 +124,7 @@ func eventText(e api.Event) string {
 	add(e.Status)
 	add(e.SQLState)
 	for _, m := range e.Masked {
-		parts = append(parts, fmt.Sprintf("masked %s (%s)", m.Column, m.Method))
+		parts = append(parts, "masked "+maskedWords(m))
 	}
 	add(oneLine(e.Reason, 60))
 	return strings.Join(parts, " ")
@@ -517,4 +517,20 @@ login. A forward answers TLS with a certificate for localhost under this CA.`,
 			return err
 		},
 	}
+}
+
+// maskedWords says how a column was hidden, by which rule and why: "ssn (last4
+// of public.patients.ssn by phi, identity)".
+func maskedWords(m api.MaskedColumn) string {
+	how := m.Method
+	if m.Source != "" {
+		how += " of " + m.Source
+	}
+	if m.Rule != "" {
+		how += " by " + m.Rule
+	}
+	if m.Why != "" {
+		how += ", " + m.Why
+	}
+	return fmt.Sprintf("%s (%s)", m.Column, how)
 }

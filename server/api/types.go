@@ -107,8 +107,9 @@ type Whoami struct {
 	ID         string           `json:"id"`
 	Clearances []string         `json:"clearances,omitempty"`
 	Login      string           `json:"login"`
-	Expires    time.Time        `json:"expires"`   // of the certificate
-	LoginEnds  time.Time        `json:"loginEnds"` // of the login
+	Expires    time.Time        `json:"expires"`           // of the certificate
+	LoginEnds  time.Time        `json:"loginEnds"`         // of the login
+	Reviews    []policy.Review  `json:"reviews,omitempty"` // that are due, of what the principal owns
 }
 
 // Target as shown to those who may ask for it.
@@ -293,6 +294,8 @@ type SessionStatus struct {
 	Masked     int64     `json:"masked"`            // cells
 	Bytes      int64     `json:"bytes"`             // to the client
 	Request    string    `json:"request,omitempty"` // it waits for
+	// MaskedColumns are what its answers hid, summed over its statements.
+	MaskedColumns []MaskedColumn `json:"maskedColumns,omitempty"`
 }
 
 // Explain asks what would happen; nothing is sent to the target.

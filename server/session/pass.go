@@ -213,6 +213,7 @@ func (p *pass) Done(o Outcome) (Ticket, error) {
 		e.Masked = append(e.Masked, api.MaskedColumn{Column: m.Name, Source: m.Source, Tag: m.Tag, Method: m.Method, Rule: m.Rule, Why: m.Why, Cells: m.Cells})
 		s.masked.Add(m.Cells)
 	}
+	s.hidden.add(e.Masked)
 	switch {
 	case o.Unknown:
 		e.Reason = "outcome unknown: the target was lost before the answer was whole"

@@ -145,6 +145,7 @@ type Session struct {
 	}
 	waiting atomic.Pointer[string] // name of the request that it waits for
 	sight   sight
+	hidden  maskedSum
 }
 
 var _ Gate = (*Session)(nil)
@@ -171,6 +172,7 @@ func (s *Session) Close(ctx context.Context, reason, by string) error {
 	e := s.event(api.EventSessionClose)
 	e.Reason = reason
 	e.Rows, e.Bytes = s.rows.Load(), s.bytes.Load()
+	e.Masked = s.hidden.list()
 	e.Attrs = map[string]string{"statements": fmt.Sprint(s.statements.Load()), "maskedCells": fmt.Sprint(s.masked.Load())}
 	if by != "" {
 		e.Attrs["by"] = by
@@ -185,7 +187,7 @@ func (s *Session) Status() api.Session {
 		Metadata: api.Meta{Name: c.Name, Created: s.opened},
 		Spec: api.SessionSpec{Principal: c.Principal.ID(), Name: c.Principal.Name, Target: c.Target.Name, Grant: c.Grant,
 			Database: c.Database, Application: c.App, Via: c.Via, Source: c.Source.String()},
-		Status: api.SessionStatus{Phase: "open", Statements: s.statements.Load(), Rows: s.rows.Load(), Masked: s.masked.Load(), Bytes: s.bytes.Load()},
+		Status: api.SessionStatus{Phase: "open", Statements: s.statements.Load(), Rows: s.rows.Load(), Masked: s.masked.Load(), Bytes: s.bytes.Load(), MaskedColumns: s.hidden.list()},
 	}
 	if w := s.waiting.Load(); w != nil {
 		out.Status.Phase, out.Status.Request = "waiting", *w
