@@ -28,6 +28,9 @@ type replayOptions struct {
 	dir        string
 	identities []string
 	maxRows    int
+	find, from string
+	export     string
+	plain      bool
 }
 
 func newReplay(a *app) *cobra.Command {
@@ -39,16 +42,25 @@ func newReplay(a *app) *cobra.Command {
 rules, who approved it and why, and the results as the client saw them, masked as
 they were. Statements without literals and all counts are always shown; exact
 statements and results are sealed to the auditors, and open with --identity. A
-bundle (audit export) needs no server; audit verify checks it.`,
+bundle (audit export) needs no server; audit verify checks it.
+
+On a terminal it is a timeline to move in: enter opens a statement's text and
+results, / searches, [ and ] go from statement to statement, g goes to a time; below
+stands what verifying the evidence found. Elsewhere, and with --plain, it is text.`,
 		Example: `  hoopctl replay s-7
   hoopctl replay s-7 --identity auditor.key
   hoopctl replay s-7.zip --identity auditor.key
+  hoopctl replay s-7 --find ssn --from 14:03:10
+  hoopctl replay s-7 --export html > s-7.html
   hoopctl replay s-7 --dir /backup/evidence --identity auditor.key -o ndjson`,
 		Args:              takes(1, 2, "the name of a session, or a bundle and the name of a session in it"),
 		ValidArgsFunction: a.completeSessions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkFormat(a.format(), []string{"", "json", "ndjson"}); err != nil {
 				return err
+			}
+			if o.export != "" && o.export != "html" && o.export != "ndjson" || o.export != "" && a.format() != "" {
+				return usagef("--export %q: want html or ndjson, and no --output beside it", o.export)
 			}
 			if o.session = args[len(args)-1]; len(args) == 2 || strings.HasSuffix(args[0], ".zip") {
 				o.bundle, o.session = args[0], strings.Join(args[1:], "")
@@ -59,6 +71,10 @@ bundle (audit export) needs no server; audit verify checks it.`,
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "read a folder of evidence instead of asking the server")
 	f.StringArrayVar(&o.identities, "identity", nil, "file with an auditor's age identity; may be given several times")
+	f.StringVar(&o.find, "find", "", "only events that hold these words, in their text or their results")
+	f.StringVar(&o.from, "from", "", "only from here on: a time of day (14:03:10), or a time in RFC 3339")
+	f.StringVar(&o.export, "export", "", "html (one page without scripts, for reading and printing) or ndjson")
+	f.BoolVar(&o.plain, "plain", false, "text, on a terminal too")
 	f.IntVar(&o.maxRows, "max-rows", 20, "show so many rows of each result (0: all)")
 	return cmd
 }
@@ -81,11 +97,9 @@ func (a *app) replay(ctx context.Context, o replayOptions) error {
 		defer cl.Close()
 		src, reasons = served{cl}, answersOf(ctx, cl)
 	}
-	p := a.newPlayer(o, reasons)
-	if err := evidence.ReadSession(ctx, src, o.session, identities, p.take); err != nil {
-		return err
-	}
-	return p.close()
+	return a.show(ctx, o, reasons, func(take func(evidence.Item) error) error {
+		return evidence.ReadSession(ctx, src, o.session, identities, take)
+	})
 }
 
 // replayBundle replays the session that is named, or the one that there is.
@@ -108,11 +122,9 @@ func (a *app) replayBundle(ctx context.Context, o replayOptions, identities []ag
 		}
 		o.session = sessions[0]
 	}
-	p := a.newPlayer(o, func(string) []api.Approval { return nil })
-	if err := b.ReadSession(ctx, o.session, identities, p.take); err != nil {
-		return err
-	}
-	return p.close()
+	return a.show(ctx, o, func(string) []api.Approval { return nil }, func(take func(evidence.Item) error) error {
+		return b.ReadSession(ctx, o.session, identities, take)
+	})
 }
 
 func readIdentities(files []string) ([]age.Identity, error) {
@@ -157,6 +169,9 @@ type player struct {
 	maxRows int
 	reasons func(request string) []api.Approval
 
+	keep pick                                  // which entries -o json and ndjson print
+	sink func(e *api.Event, line string) error // see text; nil prints
+
 	results *exec.Decoder // of the statement that answers now
 	shown   *limited
 	sealed  int // bytes of sealed results since the last event
@@ -177,7 +192,19 @@ type entry struct {
 }
 
 func (a *app) newPlayer(o replayOptions, reasons func(string) []api.Approval) *player {
-	return &player{a: a, w: a.out, format: a.format(), maxRows: o.maxRows, reasons: reasons}
+	return &player{a: a, w: a.out, format: a.format(), maxRows: o.maxRows, reasons: reasons, keep: pick{clock: -1}}
+}
+
+// text makes the player hand each event to sink, with what is behind it, instead
+// of printing.
+func (p *player) text(sink func(e *api.Event, line, body string) error) {
+	var held bytes.Buffer
+	p.format, p.w = "", &held
+	p.sink = func(e *api.Event, line string) error {
+		body := held.String()
+		held.Reset()
+		return sink(e, line, body)
+	}
 }
 
 func (p *player) take(item evidence.Item) error {
@@ -345,7 +372,11 @@ func (p *player) event(at time.Time, ev *api.Event) error {
 	if p.format != "" {
 		return p.emit(e)
 	}
-	_, err := fmt.Fprintf(p.w, "%s  %s\n", at.Local().Format("15:04:05"), printable(p.describe(ev, e.Answers)))
+	line := p.describe(ev, e.Answers)
+	if p.sink != nil {
+		return p.sink(ev, line)
+	}
+	_, err := fmt.Fprintf(p.w, "%s  %s\n", at.Local().Format("15:04:05"), printable(line))
 	return err
 }
 
@@ -375,7 +406,7 @@ func (p *player) describe(e *api.Event, answers []api.Approval) string {
 		}
 		s += fmt.Sprintf(", %d rows, %d bytes", e.Rows, e.Bytes)
 		for _, m := range e.Masked {
-			s += fmt.Sprintf("; %s masked: %s, %d cells", m.Column, m.Method, m.Cells)
+			s += fmt.Sprintf("; masked %s, %d cells", maskedWords(m), m.Cells)
 		}
 		return s
 	case api.EventRequest:
@@ -430,6 +461,9 @@ func approvalText(e *api.Event, answers []api.Approval) string {
 }
 
 func (p *player) emit(e entry) error {
+	if !p.keep.entry(e) {
+		return nil
+	}
 	if p.format == "ndjson" {
 		return json.NewEncoder(p.w).Encode(e)
 	}
@@ -446,6 +480,9 @@ func (p *player) close() error {
 		if err := p.emit(last); err != nil {
 			return err
 		}
+	}
+	if p.sink != nil { // what no event followed
+		return p.sink(nil, "")
 	}
 	if p.format != "json" {
 		return nil
