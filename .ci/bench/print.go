@@ -55,8 +55,14 @@ func (b *bench) printWorkload(w *workload, secure bool) {
 		}
 		var rates, costs []float64
 		for _, m := range samples {
+			if m.failed != nil {
+				continue
+			}
 			rates = append(rates, m.rate*per)
 			costs = append(costs, m.cpu.Seconds()/m.units*scale)
+		}
+		if len(rates) == 0 {
+			continue
 		}
 		cost := ""
 		if s.proc != nil {
@@ -74,7 +80,9 @@ func (b *bench) printWorkload(w *workload, secure bool) {
 func ratio(samples, peer []sample) string {
 	var r []float64
 	for i := range min(len(samples), len(peer)) {
-		r = append(r, samples[i].rate/peer[i].rate)
+		if samples[i].failed == nil && peer[i].failed == nil {
+			r = append(r, samples[i].rate/peer[i].rate)
+		}
 	}
 	if len(r) == 0 {
 		return ""
@@ -87,6 +95,9 @@ func ratio(samples, peer []sample) string {
 func costRatio(samples, peer []sample) string {
 	var r []float64
 	for i := range min(len(samples), len(peer)) {
+		if samples[i].failed != nil || peer[i].failed != nil {
+			continue
+		}
 		if cost := peer[i].cpu.Seconds() / peer[i].units; cost > 0 && samples[i].cpu > 0 {
 			r = append(r, samples[i].cpu.Seconds()/samples[i].units/cost)
 		}

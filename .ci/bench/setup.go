@@ -179,7 +179,7 @@ func (b *bench) startPostgres(ctx context.Context) error {
 	}
 	port := freePort()
 	conf := fmt.Sprintf("listen_addresses='127.0.0.1'\nport=%d\nunix_socket_directories='%s'\nfsync=off\nsynchronous_commit=off\nfull_page_writes=off\n"+
-		"shared_buffers=256MB\nmax_connections=%d\nmax_wal_size=4GB\nautovacuum=off\nssl=on\n", port, data, 6*b.options.idle+100)
+		"shared_buffers=256MB\nmax_connections=%d\nmax_wal_size=4GB\nautovacuum=off\nssl=on\n", port, data, 8*b.options.idle+200)
 	if err := os.WriteFile(filepath.Join(data, "postgresql.auto.conf"), []byte(conf), 0o644); err != nil {
 		return err
 	}
