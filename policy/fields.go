@@ -156,7 +156,7 @@ func meanings() map[string]string {
 		"GrantRule.spec.grace":          "how long a statement that runs may go on after the grant has expired",
 		"GrantRule.spec.owner":          "of a standing grant: who answers for it",
 		"GrantRule.spec.reviewBy":       "of a standing grant: when the owner looks at it again",
-		"GrantRule.spec.lapse":          "what happens if nobody does: page (default) or cut",
+		"GrantRule.spec.lapse":          "what happens if nobody does: page (default: the grants go on; the owner is told at every login, from 30 days before) or cut (they end at that date)",
 		"GrantRule.spec.recording":      "in place of the target's",
 
 		KindService: "a machine principal: who answers for it, how it proves itself, what it may do",
@@ -167,7 +167,7 @@ func meanings() map[string]string {
 		"Service.spec.groups":        "its groups, whatever its token says",
 		"Service.spec.acceptsMasked": "true: it works with masked values and may be given them",
 		"Service.spec.recipient":     "who receives what it reads, for the accounting of disclosures",
-		"Service.spec.reviewBy":      "when its owner looks at it again",
+		"Service.spec.reviewBy":      "when its owner looks at it again; told at every login from 30 days before",
 		"Service.spec.statements":    "fingerprints of the only statements that it may run; empty: whatever its rules allow (see hoopctl policy learn)",
 		"Service.spec.hold":          "how long its statements may wait for people (default 0s: refused at once with the request's name)",
 

@@ -62,7 +62,7 @@ func (s *Server) getWhoami(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return api.Whoami{Principal: c.who, ID: c.who.ID(), Clearances: s.resources.set().Clearances(c.who, ""), Login: c.login, Expires: c.cert.NotAfter, LoginEnds: ends}, nil
+	return api.Whoami{Principal: c.who, ID: c.who.ID(), Clearances: s.resources.set().Clearances(c.who, ""), Login: c.login, Expires: c.cert.NotAfter, LoginEnds: ends, Reviews: s.reviewsOf(c.who)}, nil
 }
 
 // postLogout ends the login; what lives by it ends through loginEnded.

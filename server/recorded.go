@@ -41,6 +41,8 @@ type recorded struct {
 	asked  map[string][]string      // by request: "rule/group:2"
 	facts  map[string]*policy.Facts // by fingerprint; nil: its shape cannot be read
 
+	tickets map[string]string // by grant
+
 	decided   int
 	undecided int  // statements of which too little is known
 	truncated bool // there are more
@@ -48,7 +50,7 @@ type recorded struct {
 }
 
 func (s *Server) recorded(c *call, set *policy.Set, since time.Time, target, principal string) *recorded {
-	return &recorded{s: s, who: c.who.ID(), set: set, opened: map[string]api.Event{}, asked: map[string][]string{}, facts: map[string]*policy.Facts{},
+	return &recorded{s: s, who: c.who.ID(), set: set, opened: map[string]api.Event{}, asked: map[string][]string{}, facts: map[string]*policy.Facts{}, tickets: map[string]string{},
 		query: api.EventQuery{Since: since, Target: target, Principal: principal}}
 }
 
@@ -119,11 +121,29 @@ func (r *recorded) request(ctx context.Context, e *api.Event) (rec policy.Record
 	}
 	rec = policy.Recorded{Ref: fmt.Sprintf("%s#%d", e.Session, e.Sequence), Time: e.Time, Rules: e.Rules, Verdict: effectOf(e.Verdict)}
 	rec.Request = policy.Request{Principal: r.principal(e), Action: policy.Action(facts.Class), Target: ref, Purpose: e.Purpose, Now: e.Time, Via: e.Via,
-		Statement: &policy.Statement{Facts: facts, Text: e.Statement, Statements: 1}, Approvals: r.approvals(e)}
+		Statement: &policy.Statement{Facts: facts, Text: e.Statement, Statements: 1}, Approvals: r.approvals(e), Ticket: r.ticket(ctx, e.Grant)}
+	if rec.Verdict == policy.Deny { // as far as a budget decided, there was nothing left of it
+		rec.Request.Left = map[string]int64{}
+		for _, id := range e.Rules {
+			rec.Request.Left[id] = 0
+		}
+	}
 	if source, err := netip.ParseAddrPort(e.Source); err == nil {
 		rec.Request.SourceIP = source.Addr()
 	}
 	return rec, true, nil
+}
+
+// ticket is the ticket of a grant, "" if it has none or is no longer known.
+func (r *recorded) ticket(ctx context.Context, grant string) string {
+	t, known := r.tickets[grant]
+	if !known {
+		if g, err := r.s.grants.Get(ctx, grant); err == nil {
+			t = g.Spec.Ticket
+		}
+		r.tickets[grant] = t
+	}
+	return t
 }
 
 func effectOf(word string) policy.Effect {

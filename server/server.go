@@ -246,6 +246,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.runChanges(gctx) })
 	g.Go(func() error { s.runRetention(gctx); return nil })
 	g.Go(func() error { return s.reapRoles(gctx) })
+	g.Go(func() error { s.runReviews(gctx); return nil })
 	g.Go(func() error { s.watchStore(gctx); return nil })
 	g.Go(func() error {
 		<-gctx.Done()

@@ -90,7 +90,7 @@ func (a *app) devLogin(ctx context.Context, dir, user string) error {
 		return printObject(a.out, a.format(), enrolled)
 	}
 	fmt.Fprintf(a.err, "Logged in to %s as %s until %s (context %s).\n", c.Server, enrolled.Principal.Name, clock(a.now(), enrolled.LoginEnds), c.Name)
-	a.warnAllObserved(ctx, cl)
+	a.afterLogin(ctx, cl)
 	return nil
 }
 

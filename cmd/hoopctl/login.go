@@ -160,7 +160,7 @@ func (a *app) login(ctx context.Context, c contextConfig, o loginOptions) error 
 		return printObject(a.out, a.format(), enrolled)
 	}
 	fmt.Fprintf(a.err, "Logged in to %s as %s until %s.\n", c.Server, printable(enrolled.Principal.Name), clock(a.now(), enrolled.LoginEnds))
-	a.warnAllObserved(ctx, cl)
+	a.afterLogin(ctx, cl)
 	return nil
 }
 

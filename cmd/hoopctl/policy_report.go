@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -107,11 +108,27 @@ func (a *app) warnObserved(targets ...api.Target) {
 	}
 }
 
-// warnAllObserved is warnObserved for everything that we may ask for. A server
-// that does not answer says so at the next command.
-func (a *app) warnAllObserved(ctx context.Context, cl *client.Client) {
+// afterLogin says what whoever has just logged in must hear: which targets are
+// only observed, and what of theirs is to be reviewed. A server that does not
+// answer says so at the next command.
+func (a *app) afterLogin(ctx context.Context, cl *client.Client) {
 	if all, err := cl.Targets(ctx); err == nil {
 		a.warnObserved(all...)
+	}
+	me, err := cl.Whoami(ctx)
+	if err != nil {
+		return
+	}
+	for _, r := range me.Reviews {
+		by := r.By.UTC().Format(time.DateOnly)
+		what := "is to be reviewed by you by " + by
+		if r.Lapsed {
+			what = "was to be reviewed by you by " + by
+		}
+		if r.Cut {
+			what += "; grants under it end then"
+		}
+		fmt.Fprintf(a.err, "WARNING: %s %s. Look at it, and apply it with a later reviewBy.\n", printable(r.Object), what)
 	}
 }
 

@@ -103,13 +103,13 @@ type Enrolled struct {
 
 // Whoami answers who the caller is to the server.
 type Whoami struct {
-	Principal  policy.Principal `json:"principal"`
-	ID         string           `json:"id"`
-	Clearances []string         `json:"clearances,omitempty"`
-	Login      string           `json:"login"`
-	Expires    time.Time        `json:"expires"`           // of the certificate
-	LoginEnds  time.Time        `json:"loginEnds"`         // of the login
-	Reviews    []policy.Review  `json:"reviews,omitempty"` // that are due, of what the principal owns
+	Principal  policy.Principal   `json:"principal"`
+	ID         string             `json:"id"`
+	Clearances []string           `json:"clearances,omitempty"`
+	Login      string             `json:"login"`
+	Expires    time.Time          `json:"expires"`           // of the certificate
+	LoginEnds  time.Time          `json:"loginEnds"`         // of the login
+	Reviews    []policy.DueReview `json:"reviews,omitempty"` // that are due, of what the principal owns
 }
 
 // Target as shown to those who may ask for it.
