@@ -51,6 +51,7 @@ func (a *app) grantFor(ctx context.Context, cl *client.Client, target string, o 
 		return api.Grant{}, err
 	}
 	if answer.Grant != nil {
+		a.sayShorter(*answer.Grant, o.duration)
 		return *answer.Grant, nil
 	}
 	if answer.Request == nil {
@@ -61,6 +62,14 @@ func (a *app) grantFor(ctx context.Context, cl *client.Client, target string, o 
 		return api.Grant{}, err
 	}
 	return cl.Grant(ctx, r.Status.Grant)
+}
+
+// sayShorter tells who asked for longer than there is: a rule's most, or the
+// rest of a grant that lives already.
+func (a *app) sayShorter(g api.Grant, asked time.Duration) {
+	if left := g.Status.Expires.Sub(a.now()); asked > 0 && left < asked-time.Minute {
+		fmt.Fprintf(a.err, "Asked for %s; grant %s lasts until %s.\n", span(asked), g.Metadata.Name, clock(a.now(), g.Status.Expires))
+	}
 }
 
 // await waits until a request is decided. Ctrl-C and --timeout withdraw it.

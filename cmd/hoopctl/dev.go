@@ -228,6 +228,11 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 	if err := h.loadState(); err != nil {
 		return err
 	}
+	for _, t := range o.targets {
+		if _, err := h.ownTarget(t); err != nil {
+			return err
+		}
+	}
 	started := a.now()
 	if err := h.startSample(ctx); err != nil {
 		return causeOf(ctx, err)

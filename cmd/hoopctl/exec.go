@@ -265,6 +265,9 @@ func (a *app) execStatements(ctx context.Context, cl *client.Client, grant api.G
 }
 
 func (a *app) execOne(ctx context.Context, conn *exec.Conn, w exec.Writer, o execOptions, sql string) error {
+	if text := strings.TrimSpace(sql); strings.HasPrefix(text, `\`) {
+		return withHint(usagef("%.20s is a command of psql's, and no SQL", text), fmt.Sprintf("hoopctl exec %s -- psql -c '%.20s'", o.target, text))
+	}
 	run := exec.Options{MaxRows: o.maxRows}
 	if len(o.sql) > 0 || o.file != "" && o.file != "-" {
 		run.CopyIn = a.in

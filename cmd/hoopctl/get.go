@@ -270,6 +270,41 @@ func objectNamed(a *app, word string) (object, error) {
 	return nil, &usageError{message: fmt.Sprintf("unknown kind %q", word), hint: "use one of: " + strings.Join(known, ", ")}
 }
 
+// asNamed reads KIND NAME… and, as -o name prints it, KIND/NAME…: kubectl takes
+// both. All must be of one kind.
+func asNamed(args []string) ([]string, error) {
+	if len(args) == 0 {
+		return args, nil
+	}
+	kind, first, slashed := strings.Cut(args[0], "/")
+	out := []string{kind}
+	if slashed {
+		out = append(out, first)
+	}
+	for _, arg := range args[1:] {
+		of, name, slashed := strings.Cut(arg, "/")
+		if slashed && !strings.EqualFold(of, kind) && !strings.EqualFold(of+"s", kind) {
+			return nil, usagef("%s is not of the kind %s: one kind at a time", arg, kind)
+		}
+		if !slashed {
+			name = arg
+		}
+		out = append(out, name)
+	}
+	return out, nil
+}
+
+// takesNamed is takes, of arguments that asNamed reads.
+func takesNamed(low, high int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		args, err := asNamed(args)
+		if err != nil {
+			return err
+		}
+		return takes(low, high, what)(cmd, args)
+	}
+}
+
 func newGet(a *app) *cobra.Command {
 	var o getOptions
 	cmd := &cobra.Command{
@@ -278,9 +313,13 @@ func newGet(a *app) *cobra.Command {
 		Example: `  hoopctl get targets
   hoopctl get requests -w
   hoopctl get sessions --since 1h -o json`,
-		Args:              takes(1, -1, "a kind, and names if you like"),
+		Args:              takesNamed(1, -1, "a kind, and names if you like"),
 		ValidArgsFunction: a.completeObjects,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := asNamed(args)
+			if err != nil {
+				return err
+			}
 			ob, err := objectNamed(a, args[0])
 			if err != nil {
 				return err
@@ -308,9 +347,13 @@ func newDescribe(a *app) *cobra.Command {
 		Use:               "describe KIND NAME",
 		Short:             "Show everything about one object",
 		Example:           "  hoopctl describe request r-12\n  hoopctl describe target clinic",
-		Args:              takes(2, 2, "a kind and a name"),
+		Args:              takesNamed(2, 2, "a kind and a name"),
 		ValidArgsFunction: a.completeObjects,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := asNamed(args)
+			if err != nil {
+				return err
+			}
 			ob, err := objectNamed(a, args[0])
 			if err != nil {
 				return err
@@ -343,9 +386,13 @@ session ends. A deleted request is withdrawn. On a terminal it asks first, unles
 		Example: `  hoopctl delete grant g-12 --reason "left the team"
   hoopctl delete session s-7
   hoopctl delete policy engineers --yes`,
-		Args:              takes(2, -1, "a kind and at least one name"),
+		Args:              takesNamed(2, -1, "a kind and at least one name"),
 		ValidArgsFunction: a.completeObjects,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			args, err := asNamed(args)
+			if err != nil {
+				return err
+			}
 			ob, err := objectNamed(a, args[0])
 			if err != nil {
 				return err
