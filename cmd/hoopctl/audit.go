@@ -33,7 +33,7 @@ func newAudit(a *app) *cobra.Command {
 		Use:     "audit",
 		Short:   "Search, follow, verify and export the evidence",
 		Example: "  hoopctl audit search --target clinic --since 24h\n  hoopctl audit verify\n  hoopctl audit export --session s-7 --recordings -o s-7.zip",
-	}, newAuditSearch(a), newAuditTail(a), newAuditVerify(a), newAuditKeys(a), newAuditExport(a), newAuditReport(a), newAuditAccess(a), newAuditSample(a), newAuditRetention(a), newAuditHold(a), newAuditShred(a))
+	}, newAuditSearch(a), newAuditTail(a), newAuditVerify(a), newAuditKeys(a), newAuditExport(a), newAuditReport(a), newAuditAccess(a), newAuditSample(a), newAuditConflicts(a), newAuditLeavers(a), newAuditDisclosures(a), newAuditRetention(a), newAuditHold(a), newAuditShred(a))
 }
 
 // eventFlags are the filters of search and tail.
