@@ -66,6 +66,9 @@ func (b *bench) round(ctx context.Context) error {
 			if w.pgbench != nil && s.bulkOnly || s.secure && !w.secure {
 				continue
 			}
+			if err := b.calmed(ctx, s); err != nil {
+				return err
+			}
 			m, err := b.measure(ctx, w, s)
 			if errors.Is(err, errNothing) {
 				fmt.Fprintf(os.Stderr, "%s, %s: %v; left out\n", w.name, s.name, err)
@@ -76,6 +79,29 @@ func (b *bench) round(ctx context.Context) error {
 			}
 			key := cell{w.name, s.name}
 			b.results[key] = append(b.results[key], m)
+		}
+	}
+	return nil
+}
+
+// calmed waits, for a while at most, until a server has done what it does
+// behind the back of its clients: hoopctl seals what was recorded before, which
+// is not the next cell's.
+func (b *bench) calmed(ctx context.Context, s *server) error {
+	const look, quiet = 250 * time.Millisecond, 20 * time.Millisecond
+	for range 80 {
+		before, err := s.proc.use()
+		if err != nil || s.proc == nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(look):
+		}
+		after, err := s.proc.use()
+		if err != nil || after.cpu-before.cpu <= quiet {
+			return err
 		}
 	}
 	return nil
@@ -99,8 +125,12 @@ func (b *bench) measure(ctx context.Context, w *workload, s *server) (sample, er
 	if err != nil {
 		return sample{}, err
 	}
+	opening := between.cpu - before.cpu
 	rate, err := b.pgbenchRun(ctx, w, s, "-T", strconv.Itoa(b.seconds), &done)
 	if errors.Is(err, errNothing) { // a busy machine had not opened the connections by then
+		if between, err = s.proc.use(); err != nil {
+			return sample{}, err
+		}
 		rate, err = b.pgbenchRun(ctx, w, s, "-T", strconv.Itoa(5*b.seconds), &done)
 	}
 	if err != nil {
@@ -112,7 +142,7 @@ func (b *bench) measure(ctx context.Context, w *workload, s *server) (sample, er
 	}
 	cpu := after.cpu - between.cpu
 	if !w.connect {
-		cpu -= between.cpu - before.cpu
+		cpu -= opening
 	}
 	return sample{rate: rate, units: done - first, cpu: cpu}, nil
 }

@@ -59,13 +59,15 @@ func (b *bench) printWorkload(w *workload, secure bool) {
 				continue
 			}
 			rates = append(rates, m.rate*per)
-			costs = append(costs, m.cpu.Seconds()/m.units*scale)
+			if m.cpu > 0 { // opening connections, which is taken off, may cost more than a short cell
+				costs = append(costs, m.cpu.Seconds()/m.units*scale)
+			}
 		}
 		if len(rates) == 0 {
 			continue
 		}
 		cost := ""
-		if s.proc != nil {
+		if s.proc != nil && len(costs) > 0 {
 			cost = fmt.Sprintf("%.2f%s", median(costs), spread(costs))
 			if scale == 1e6 {
 				cost = fmt.Sprintf("%.1f%s", median(costs), spread(costs))
