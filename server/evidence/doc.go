@@ -16,7 +16,8 @@
 //	evidence.lock         held by the server that writes
 //
 // Only *.db, *.key and *.lock may change without [Verify] saying so. A key is
-// deleted to shred its session's recording; everything else is only appended.
+// deleted to shred its session's recording; what is sealed shrinks to digests in
+// frames/; everything else is only appended.
 //
 // # How a record becomes durable
 //
