@@ -37,7 +37,8 @@ func newClassifyCheck(a *app) *cobra.Command {
 in force, or with one in files. A table of which one column is tagged has to
 have all its columns listed, those that are harmless as tag none; a migration
 that adds one and leaves it out exits with 1. So does a tag on a column that does
-not exist.`,
+not exist. What is in force is read by those who may manage it; with -f nobody
+has to.`,
 		Example: `  hoopctl classify check clinic
   hoopctl classify check clinic -f policies/classification.yaml   # in CI, behind the migration`,
 		Args:              takes(1, 1, "a target"),

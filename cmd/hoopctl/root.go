@@ -188,7 +188,7 @@ func verbs(a *app) []*cobra.Command {
 	return slices.Concat(
 		in("access", newLogin(a), newLogout(a), newAuth(a), newConnect(a), newExec(a), newSecret(a)),
 		in("ask", newRequest(a), newApprove(a), newDeny(a)),
-		in("know", newGet(a), newDescribe(a), newDelete(a), newApply(a), newDiff(a), newExplain(a), newExplainResource(a), newPolicy(a), newAudit(a), newReplay(a), newSessions(a)),
+		in("know", newGet(a), newDescribe(a), newDelete(a), newApply(a), newDiff(a), newExplain(a), newExplainResource(a), newPolicy(a), newDiscover(a), newClassify(a), newAudit(a), newReplay(a), newSessions(a)),
 		in("run", newDev(a), newServer(a), newWitness(a), newCA(a), newDoctor(a)),
 		in("self", newVersion(a), newConfig(a)),
 		[]*cobra.Command{{Use: "exit-codes", Short: "What each exit code means", Long: exitCodesHelp}},
