@@ -114,7 +114,9 @@ func (r *reader) room(limit int) error {
 		r.settle()
 		return nil
 	}
-	if r.end < len(r.buf) {
+	// Targets cut rows where their own buffers end: behind the beginning of one
+	// there would be room for ever smaller reads.
+	if free := len(r.buf) - r.end; free >= len(r.buf)/2 || free > 0 && r.start == 0 {
 		return nil
 	}
 	if r.start > 0 {
