@@ -246,7 +246,7 @@ func load(t testing.TB, dir string) memory {
 
 // TestT72_FlippedByteInAnyFile flips one bit at a time in every file of a
 // folder but the index, the keys and the lock: in each byte of small files and
-// of the first and last 200 of larger ones, in every 29th between. With
+// of the first and last 100 of larger ones, in every 29th between. With
 // EVIDENCE_FLIPS=all (make soak-evidence) in each byte of all files.
 func TestT72_FlippedByteInAnyFile(t *testing.T) {
 	h := newHouse(t)
@@ -283,10 +283,10 @@ func flipAll(t *testing.T, files memory, key string) {
 			continue
 		}
 		for i := 0; i < len(content); i++ {
-			if os.Getenv("EVIDENCE_FLIPS") != "all" && i == 200 && len(content) > 1000 {
-				i += (len(content) - 400) % 29
+			if os.Getenv("EVIDENCE_FLIPS") != "all" && i == 100 && len(content) > 1000 {
+				i += (len(content) - 200) % 29
 			}
-			if os.Getenv("EVIDENCE_FLIPS") != "all" && i >= 200 && i < len(content)-200 && len(content) > 1000 {
+			if os.Getenv("EVIDENCE_FLIPS") != "all" && i >= 100 && i < len(content)-100 && len(content) > 1000 {
 				i += 28
 			}
 			flips++
