@@ -155,3 +155,6 @@ SELECT set_config(setting, 'x', false) FROM pg_settings WHERE name = 'work_mem';
 --> SELECT admin; tables pg_settings; reads pg_catalog.pg_settings.name pg_catalog.pg_settings.setting; tests pg_catalog.pg_settings.name; calls set_config; literal
 SELECT (SELECT set_config(name, 'x', false) FROM people LIMIT 1) FROM pg_settings WHERE name = 'work_mem';
 --> SELECT admin; tables pg_settings people; reads pg_catalog.pg_settings.name people.name; tests pg_catalog.pg_settings.name; calls set_config; literal
+SET client_min_messages = notice; SET default_statistics_target = 10;
+--> SET read; literal; setting client_min_messages; value notice
+--> SET read; literal; setting default_statistics_target; value 10
