@@ -400,7 +400,7 @@ func TestOneShapeIsParsedOnce(t *testing.T) {
 }
 
 func TestCacheIsBounded(t *testing.T) {
-	c := newCache(shards * 4000)
+	c := newCache(shards * 40_000)
 	for i := range 10000 {
 		c.put(hashText(fmt.Sprint(i)), &entry{parsed: &sql.Parsed{Facts: []*policy.Facts{{}}}})
 	}
@@ -418,7 +418,7 @@ func TestCacheIsBounded(t *testing.T) {
 	if _, ok := c.get(hashText("9999")); !ok {
 		t.Error("the newest is gone")
 	}
-	c.put(hashText("big"), &entry{parsed: &sql.Parsed{Tree: make([]byte, 5000)}})
+	c.put(hashText("big"), &entry{parsed: &sql.Parsed{Tree: make([]byte, 50_000)}})
 	if _, ok := c.get(hashText("big")); ok {
 		t.Error("an entry larger than its shard was kept")
 	}
