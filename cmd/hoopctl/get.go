@@ -710,11 +710,15 @@ func sessions(now func() time.Time) collection[api.Session] {
 			return c.WatchSessions(ctx)
 		},
 		describe: func(w io.Writer, s api.Session) error {
-			return fields(w, "Name", s.Metadata.Name, "Principal", s.Spec.Name+" ("+s.Spec.Principal+")", "Target", s.Spec.Target, "Grant", s.Spec.Grant,
+			pairs := []string{"Name", s.Metadata.Name, "Principal", s.Spec.Name + " (" + s.Spec.Principal + ")", "Target", s.Spec.Target, "Grant", s.Spec.Grant,
 				"Database", s.Spec.Database, "Application", s.Spec.Application, "Via", s.Spec.Via, "Source", s.Spec.Source, "Status", s.Status.Phase,
 				"Waits for", s.Status.Request, "Opened", stamp(s.Metadata.Created), "Closed", stamp(s.Status.Closed), "Reason", s.Status.Reason,
 				"Statements", strconv.FormatInt(s.Status.Statements, 10), "Rows", strconv.FormatInt(s.Status.Rows, 10),
-				"Cells masked", strconv.FormatInt(s.Status.Masked, 10), "Bytes to client", strconv.FormatInt(s.Status.Bytes, 10))
+				"Bytes to client", strconv.FormatInt(s.Status.Bytes, 10), "Cells masked", strconv.FormatInt(s.Status.Masked, 10)}
+			for _, m := range s.Status.MaskedColumns {
+				pairs = append(pairs, "Masked", fmt.Sprintf("%s, %d cells", maskedWords(m), m.Cells))
+			}
+			return fields(w, pairs...)
 		},
 		remove: func(ctx context.Context, c *client.Client, name, reason string) (string, error) {
 			return "ended", c.EndSession(ctx, name, reason)
