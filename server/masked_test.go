@@ -30,7 +30,9 @@ func TestT43_TheEvidenceHoldsNoRawValue(t *testing.T) {
 		}
 	}
 	dave := h.as("dave")
-	awaitEvent(t, h, func(e api.Event) bool { return e.Kind == api.EventSessionClose && strings.Contains(fmt.Sprint(e.Masked), "ssn") })
+	awaitEvent(t, h, func(e api.Event) bool {
+		return e.Kind == api.EventSessionClose && strings.Contains(fmt.Sprint(e.Masked), "ssn")
+	})
 	events, err := dave.Events(t.Context(), api.EventQuery{Principal: "alice", Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
