@@ -281,7 +281,7 @@ func libPQClient(stage, uri string, say func(...any)) error {
 	if err != nil {
 		return err
 	}
-	in, err := tx.Prepare(pq.CopyIn("things", "id", "name"))
+	in, err := tx.Prepare("COPY things (id, name) FROM STDIN")
 	if err != nil {
 		return err
 	}
@@ -293,7 +293,7 @@ func libPQClient(stage, uri string, say func(...any)) error {
 	_, err = in.Exec()
 	say("copy:", err, in.Close(), tx.Commit())
 	tx, _ = c.BeginTx(ctx, nil)
-	in, _ = tx.Prepare(pq.CopyIn("things", "id", "name"))
+	in, _ = tx.Prepare("COPY things (id, name) FROM STDIN")
 	in.Exec(1000, "again")
 	_, err = in.Exec()
 	in.Close()
