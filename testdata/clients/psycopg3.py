@@ -1,7 +1,10 @@
 """psycopg 3: server-side parameters, binary results, pipelines, prepared statements, COPY."""
-import datetime, decimal, os, sys, threading, time
+import datetime, decimal, logging, os, sys, threading, time
 import psycopg
 from psycopg import sql
+
+# Whether it warns of a pipeline that ends broken depends on what has arrived by then.
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 def say(*words):
     print(*words, flush=True)
