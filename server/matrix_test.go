@@ -77,7 +77,7 @@ var bodies = map[string]any{
 }
 
 // T51, T52, T61: every call of the API by everyone. A call without a row fails.
-func TestT51_EveryCallByEveryone(t *testing.T) {
+func TestT51_T61_EveryCallByEveryone(t *testing.T) {
 	h := newHouse(t)
 	clients := map[string]*http.Client{"nobody": h.raw("")}
 	for _, u := range callers[1:] {
